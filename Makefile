@@ -1,0 +1,40 @@
+# Two commands do everything, set-up included:
+#   make demo   the page, with the built-in model
+#   make test   lint, types and all tests
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python app.py
+
+test: check $(VENV)/chromium.stamp
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed and $(PYTHON) is not there. Install it, or give another: make PYTHON=python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing. Run: apt-get install -y python3-venv"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/demo.stamp: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml $(VENV)/demo.stamp
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+# The browser test drives Debian's chromium. Root installs it here; anyone else is told the one command.
+$(VENV)/chromium.stamp: | $(BIN)/python
+	@command -v chromium >/dev/null || [ "$$(id -u)" -ne 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; }
+	@command -v chromium >/dev/null || { echo "The browser test needs chromium. Run: sudo apt-get update && sudo apt-get install -y chromium"; exit 1; }
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

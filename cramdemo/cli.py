@@ -1,0 +1,318 @@
+"""The command line: python -m cramdemo cram | decode | models | inspect | bench | pretrain.
+
+Exit status: 0 lossless (or done), 3 not lossless (the file is written all the same), 2 bad input, with one
+line on stderr. Results go to stdout, progress to stderr and only on a terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cramdemo import __version__
+from cramdemo.config import MAX_NUM_MEM, CramConfig
+from cramdemo.cram import CramResult, Progress, cram
+from cramdemo.decode import decode
+from cramdemo.errors import ConfigError, CramError, ModelError, TextError
+from cramdemo.models import BUILT_IN, MODELS, ModelEntry, load_model
+from cramdemo.plots import training_svg
+from cramdemo.vectors import describe, load, save
+
+EXIT_OK, EXIT_BAD_INPUT, EXIT_NOT_LOSSLESS = 0, 2, 3
+SUFFIX = ".safetensors"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+        return status
+    except CramError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{Path(error.filename or '').name or 'A file'}: {error.strerror or error}.")
+
+
+def _fail(sentence: str) -> int:
+    print(f"cramdemo: {sentence}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    description = "Cram a text into memory vectors, and back."
+    parser = argparse.ArgumentParser(prog="python -m cramdemo", description=description)
+    parser.add_argument("--version", action="version", version=f"cramdemo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_cram(commands.add_parser("cram", help="optimise [mem] vectors for a text and verify them by decoding"))
+    _add_decode(commands.add_parser("decode", help="write the text that a vector file holds"))
+    _add_inspect(commands.add_parser("inspect", help="show what a vector file says, without a model"))
+    models = commands.add_parser("models", help="list the models on offer")
+    models.add_argument("--json", action="store_true", help="print one JSON list")
+    models.set_defaults(run=run_models)
+    _add_bench(commands.add_parser("bench", help="measure this program on this machine"))
+    _add_pretrain(commands.add_parser("pretrain", help="train the built-in model and its encoder"))
+    return parser
+
+
+def _add_cram(parser: argparse.ArgumentParser) -> None:
+    default = CramConfig()
+    parser.add_argument("text", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help=f"vector file (default: FILE's name{SUFFIX})")
+    parser.add_argument("--model", default=BUILT_IN, help=f"name from `models`, or a folder (default {BUILT_IN})")
+    memory_help = f"memory tokens, 1 to {MAX_NUM_MEM} (default {default.num_mem})"
+    parser.add_argument("--num-mem", type=int, metavar="K", help=memory_help)
+    parser.add_argument("--steps", type=int, metavar="N", help=f"most optimiser steps (default {default.steps})")
+    parser.add_argument("--seconds", type=float, metavar="S", help="time budget (default none)")
+    parser.add_argument("--learning-rate", type=float, metavar="LR", help="Adam's step size (default: the model's)")
+    parser.add_argument("--margin", type=float, metavar="M", help=f"logit margin to reach (default {default.margin:g})")
+    parser.add_argument("--init", metavar="INIT", help=f"encoder, embedding or auto (default {default.init})")
+    parser.add_argument("--precision", metavar="P", help=f"dtype of the model (default {default.precision})")
+    parser.add_argument("--seed", type=int, metavar="S", help=f"of the initial vectors (default {default.seed})")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run_cram_command)
+
+
+def _add_decode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("vectors", type=Path, metavar="FILE", help="a vector file")
+    parser.add_argument("-o", "--output", type=Path, metavar="TEXT", help="write the text here, not to stdout")
+    parser.add_argument("--model", help="name or folder of the model, where the file's own name for it is not enough")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with the text in it")
+    parser.set_defaults(run=run_decode)
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("vectors", type=Path, metavar="FILE", help="a vector file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run_inspect)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    from cramdemo.bench import BENCHMARKS
+
+    names = "; ".join(f"{name}: {benchmark.help}" for name, benchmark in BENCHMARKS.items())
+    parser.add_argument("benchmark", choices=sorted(BENCHMARKS), help=names)
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="folder of .txt files that passages are drawn from")
+    parser.add_argument("--passages", type=int, default=50, metavar="N", help="passages a row (default 50)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run_bench)
+
+
+def _add_pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--corpus", type=Path, required=True, metavar="DIR", help="folder of .txt files to learn from")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, log and the model itself")
+    parser.add_argument("--heldout", type=Path, metavar="DIR", help="folder of .txt files to check on")
+    parser.add_argument("--minutes", type=float, metavar="M", help="stop, resumable, after so long")
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.set_defaults(run=run_pretrain)
+
+
+def run_cram_command(arguments: argparse.Namespace) -> int:
+    """`cram`: text file in, vector file and figures out."""
+    text = read_text(arguments.text)
+    output = arguments.output or Path(_default_output(arguments.text))
+    _check_folder(output)  # before the run, so that no work is lost
+    lm = load_model(arguments.model, precision=arguments.precision or "auto")
+    names = ("num_mem", "steps", "seconds", "learning_rate", "margin", "init", "precision", "seed")
+    config = CramConfig.for_model(lm, **{name: getattr(arguments, name) for name in names})
+    with _interrupt_flag() as interrupted:
+        result = _watch(cram(lm, text, config, stop=interrupted), config.steps)
+    save(result.vectors, output)
+    if arguments.json:
+        _print_json(result.summary())
+    else:
+        print(_report(result, output))
+    return EXIT_OK if result.lossless else EXIT_NOT_LOSSLESS
+
+
+def run_decode(arguments: argparse.Namespace) -> int:
+    """`decode`: vector file in, text out, byte for byte."""
+    vectors = load(arguments.vectors)
+    lm = load_model(arguments.model or _offered(vectors.model_id))
+    decoded = decode(lm, vectors)
+    data = decoded.text.encode("utf-8")
+    if arguments.output:
+        arguments.output.write_bytes(data)
+    if arguments.json:
+        _print_json({"text": decoded.text, "num_tokens": len(decoded.token_ids), "lossless": decoded.matches})
+    elif not arguments.output:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    if not decoded.matches:
+        print("cramdemo: this is not the original text: its digest differs from the file's.", file=sys.stderr)
+    return EXIT_OK if decoded.matches else EXIT_NOT_LOSSLESS
+
+
+def run_models(arguments: argparse.Namespace) -> int:
+    """`models`: the table of models on offer."""
+    if arguments.json:
+        _print_json([_model_row(entry) for entry in MODELS.values()])
+        return EXIT_OK
+    for entry in MODELS.values():
+        print(
+            f"{entry.name}: {entry.parameters / 1e6:.1f}M parameters, width {entry.hidden_size}, vocabulary "
+            f"{entry.vocab_size}, context {entry.context}, {entry.licence}. {entry.note}"
+        )
+    return EXIT_OK
+
+
+def _offered(model_id: str) -> str:
+    """The model that a file names, if it is on offer: a stranger's file must not choose a folder to load."""
+    if model_id in MODELS:
+        return model_id
+    raise ModelError(
+        f"The file was made for {_plain(model_id[:80])!r}. If you have that model, say where: --model FOLDER."
+    )
+
+
+def _model_row(entry: ModelEntry) -> dict[str, Any]:
+    """A table entry without its folder, which is a path of this machine."""
+    return {name: value for name, value in dataclasses.asdict(entry).items() if name != "source"}
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """`inspect`: what a vector file says of itself."""
+    facts = describe(load(arguments.vectors))
+    if arguments.json:
+        _print_json(facts)
+        return EXIT_OK
+    for name, value in facts.items():
+        print(f"{name}: {_plain(value if isinstance(value, str) else json.dumps(value))}")
+    return EXIT_OK
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    """`bench`: one benchmark, as a Markdown table or JSON."""
+    from cramdemo.bench import BENCHMARKS, markdown
+
+    report = BENCHMARKS[arguments.benchmark].run(arguments.corpus, arguments.passages)
+    if arguments.json:
+        _print_json(report)
+    else:
+        print(markdown(report))
+    return EXIT_OK
+
+
+def run_pretrain(arguments: argparse.Namespace) -> int:
+    """`pretrain`: train or resume, then write the model."""
+    from cramdemo.pretrain import PretrainConfig, pretrain
+
+    config = PretrainConfig(seed=arguments.seed)
+    bar = tqdm(total=config.total_steps, unit="step", disable=None)
+    for record in pretrain(
+        config, arguments.corpus, arguments.out, heldout=arguments.heldout, minutes=arguments.minutes
+    ):
+        bar.update(int(record["step"]) - bar.n)
+        bar.set_postfix({k: f"{v:.3g}" for k, v in record.items() if k != "step"})
+    bar.close()
+    records = [json.loads(line) for line in (arguments.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    (arguments.out / "model" / "training.svg").write_text(training_svg(records), encoding="utf-8")
+    return EXIT_OK
+
+
+def read_text(name: str) -> str:
+    """A text file, or standard input for "-", byte for byte.
+
+    Raises:
+        TextError: the bytes are not UTF-8.
+    """
+    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        source = "Standard input" if name == "-" else Path(name).name
+        raise TextError(
+            f"{source} is not UTF-8: byte {error.start:,} cannot be read. Save it as UTF-8 and try again."
+        ) from error
+
+
+def _check_folder(output: Path) -> None:
+    if not output.parent.is_dir():
+        raise ConfigError(f"There is no folder {output.parent.name!r} to write {output.name} to. Create it first.")
+
+
+def _default_output(name: str) -> str:
+    return ("text" if name == "-" else Path(name).stem) + SUFFIX
+
+
+def _plain(text: str) -> str:
+    """A file's words on a terminal: control characters, which could move the cursor, are shown as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _watch(items: Iterator[Progress | CramResult], steps: int) -> CramResult:
+    """Drive a run to its result, with a progress bar on a terminal."""
+    with tqdm(total=steps, unit="step", disable=None) as bar:
+        for item in items:
+            if isinstance(item, CramResult):
+                return item
+            bar.update(item.step - bar.n)
+            bar.set_postfix_str(
+                f"{item.best_total}/{item.num_tokens} tokens, {item.loss_bits:.2f} bits/token", refresh=False
+            )
+    raise AssertionError("a run ends with a result")
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks the run to stop and keep its best; a second one ends the program."""
+    pressed = False
+
+    def note(signum: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    try:
+        previous = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not in the main thread: whoever drives us has its own way to stop
+        yield lambda: False
+        return
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _report(result: CramResult, output: Path) -> str:
+    check = result.verification
+    if result.lossless:
+        verdict = (
+            f"Lossless: {check.num_tokens} of {check.num_tokens} tokens decoded from the file's bytes "
+            f"({check.device}, {check.dtype}, smallest margin {check.min_margin:.2f})."
+        )
+    else:
+        verdict = (
+            f"Not lossless ({_REASONS[result.reason]}): greedy decoding is right for the first "
+            f"{check.correct_prefix} of {check.num_tokens} tokens; teacher-forced accuracy {result.accuracy:.1%}. "
+            "Try more memory tokens (--num-mem), more steps (--steps) or a shorter text."
+        )
+    figures = (
+        f"{result.num_tokens} tokens in {result.vectors.num_mem} vectors, {result.steps} steps, "
+        f"{result.seconds:.1f} s; information gain {result.information_gain_bits:.1f} of {result.h_lm_bits:.1f} bits."
+    )
+    return f"{verdict}\n{figures}\nVectors: {output} ({result.vectors.num_bytes:,} bytes of numbers)"
+
+
+_REASONS = {
+    "solved": "the margin was reached, but decoding differs",
+    "steps": "out of steps",
+    "seconds": "out of time",
+    "stopped": "stopped",
+    "memory": "out of memory",
+    "diverged": "the loss is no longer a number; lower the learning rate",
+}
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))

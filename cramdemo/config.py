@@ -1,0 +1,119 @@
+"""Settings of one cramming run and their limits: the one source of command-line and slider defaults.
+
+Knows nothing of torch, so that `--help` and the page's widgets cost nothing to build.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cramdemo.errors import ConfigError
+
+MAX_NUM_MEM = 128
+MAX_NUM_MEM_PAGE = 32
+MAX_STEPS = 100_000
+MAX_RESTARTS = 64
+MAX_SECONDS = 86_400.0
+MAX_SEED = 2**31 - 1
+INITS = ("auto", "encoder", "embedding")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+class ModelDefaults(Protocol):
+    """What a model's table entry says about cramming it."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's step size."""
+
+
+@dataclass(frozen=True)
+class CramConfig:
+    """Settings of one run; frozen, checked once when made.
+
+    Attributes:
+        num_mem: K, the number of memory tokens.
+        steps: most optimiser updates.
+        seconds: time budget of the optimisation, or None for no limit.
+        learning_rate: Adam's peak step size; None takes the model's table entry.
+        margin: logit margin trained for and asked of every token before the run ends as solved. Progressive
+            cramming (ICML 2026) found 0.5 to 2 to bring greedy decoding from 70 % to 91 to 100 %.
+        temperature: the loss divides the logits by it (progressive cramming, T = 0.25); 1 is plain cross-entropy.
+        growth: tokens added to the trained prefix each time it is solved; 0 trains the whole text at once.
+        warmup_steps: linear warm-up of the learning rate; a cosine decay over `steps` follows.
+        restarts: initial vectors tried side by side as one batch; the first to be solved ends the run.
+        seed: of the initial vectors and nothing else.
+        init: "encoder" starts from the memory encoder's vectors, "embedding" from N(0, std of the embedding
+            matrix) as the cramming paper does, "auto" from the encoder where the model has one.
+        precision: dtype the model runs in; the vectors and the loss are float32 always.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    num_mem: int = 1
+    steps: int = 2000
+    seconds: float | None = None
+    learning_rate: float | None = None
+    margin: float = 1.0
+    temperature: float = 1.0
+    growth: int = 16
+    warmup_steps: int = 10
+    restarts: int = 1
+    seed: int = 0
+    init: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check_whole("num_mem", self.num_mem, 1, MAX_NUM_MEM)
+        _check_whole("steps", self.steps, 1, MAX_STEPS)
+        _check_whole("growth", self.growth, 0, 1_000_000)
+        _check_whole("warmup_steps", self.warmup_steps, 0, MAX_STEPS)
+        _check_whole("restarts", self.restarts, 1, MAX_RESTARTS)
+        _check_whole("seed", self.seed, 0, MAX_SEED)
+        _check_number("margin", self.margin, 0.0, 100.0)
+        _check_number("temperature", self.temperature, 0.01, 100.0)
+        if self.learning_rate is not None:
+            _check_number("learning_rate", self.learning_rate, 1e-6, 100.0)
+        if self.seconds is not None:
+            _check_number("seconds", self.seconds, 0.1, MAX_SECONDS)
+        _check_choice("init", self.init, INITS)
+        _check_choice("precision", self.precision, PRECISIONS)
+
+    @classmethod
+    def for_model(cls, entry: ModelDefaults, **given: Any) -> CramConfig:
+        """A config with what is not given (or given as None) taken from the model's table entry.
+
+        Raises:
+            ConfigError: a value is out of its range, or a setting has no such name.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        for name in given:
+            if name not in names:
+                raise ConfigError(f"There is no setting {name!r}. Choose from {', '.join(sorted(names))}.")
+        config = cls(**{name: value for name, value in given.items() if value is not None})
+        if config.learning_rate is None:
+            config = dataclasses.replace(config, learning_rate=entry.learning_rate)
+        return config
+
+
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} is {value!r}; give a whole number from {low} to {high}.")
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; give a whole number from {low} to {high}.")
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"{name} is {value!r}; give a number from {low:g} to {high:g}.")
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value:g}; give a number from {low:g} to {high:g}.")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; choose from {', '.join(choices)}.")

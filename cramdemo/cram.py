@@ -1,0 +1,509 @@
+"""The optimiser loop: [mem] vectors trained until the frozen LM reproduces the text from them alone.
+
+`cram` is a generator: progress at most ten times a second, and as its last item the result, whose vectors
+are a copy of the best ones scored and which has been verified by decoding. Each step scores the vectors,
+decides, and only then updates them. No global random numbers, no clock in the result but its duration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cramdemo import __version__
+from cramdemo.config import CramConfig
+from cramdemo.decode import Verification, verify
+from cramdemo.errors import ConfigError, ModelError, TextError
+from cramdemo.metrics import (
+    correct_tokens,
+    cross_entropy_bits,
+    information_gain_bits,
+    margins,
+    solved_prefix,
+    theoretical_capacity,
+    token_gain,
+)
+from cramdemo.models import FrozenLM
+from cramdemo.objective import cram_loss
+from cramdemo.vectors import MemVectors, token_digest
+
+YIELD_SECONDS = 0.1
+GPU_POLL_STEPS = 8  # on a GPU the host looks at the device only so often; on a CPU looking is free
+ADAM_BETAS = (0.9, 0.95)
+ADAM_EPS = 1e-8
+ENCODER_NOISE = 0.02  # lets seeds differ when every run starts from the same encoding
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a run at one step, scored before that step's update.
+
+    Attributes:
+        step: updates done so far.
+        seconds: since the optimisation began.
+        loss_bits: cross-entropy in bits a token, over the `trained_tokens` leading ones.
+        accuracy: teacher-forced, over all N tokens; those not trained yet count as unsolved.
+        solved_prefix: leading tokens that are right under teacher forcing.
+        solved_total: tokens that are right under teacher forcing.
+        trained_tokens: length of the prefix being trained (it grows).
+        num_tokens: N.
+        min_margin: smallest logit margin over the trained tokens.
+        marks: "1" for a solved token, "0" for an unsolved one, N characters.
+        best_prefix, best_total: the same counts for the best vectors so far, which are the ones kept.
+        curve: (step, loss_bits, accuracy) for the steps since the last progress.
+    """
+
+    step: int
+    seconds: float
+    loss_bits: float
+    accuracy: float
+    solved_prefix: int
+    solved_total: int
+    trained_tokens: int
+    num_tokens: int
+    min_margin: float
+    marks: str
+    best_prefix: int
+    best_total: int
+    curve: tuple[tuple[int, float, float], ...]
+
+
+@dataclass(frozen=True)
+class CramResult:
+    """The best vectors of a run, what they score under teacher forcing, and whether they decode.
+
+    Attributes:
+        vectors: ready to be saved; a copy of the best ones scored.
+        token_ids: the text's N ids.
+        verifications: of the vectors as saved, by greedy decoding, one for each dtype checked.
+        reason: why the run ended: "solved", "steps", "seconds", "stopped", "memory" or "diverged".
+        steps: updates done. seconds: time of the optimisation, verification included.
+        token_bits: (N,), cost of each token with [mem]. token_margins: (N,). token_correct: (N,), bool.
+        bare_bits, bare_correct: (N - 1,), the bare LM's on tokens 1..N-1.
+        vocab_size: V.
+    """
+
+    vectors: MemVectors
+    token_ids: list[int]
+    verifications: list[Verification]
+    reason: str
+    steps: int
+    seconds: float
+    token_bits: Tensor
+    token_margins: Tensor
+    token_correct: Tensor
+    bare_bits: Tensor
+    bare_correct: Tensor
+    vocab_size: int
+
+    @property
+    def lossless(self) -> bool:
+        """Greedy reconstruction gave all N ids, in every check."""
+        return all(check.lossless for check in self.verifications)
+
+    @property
+    def verification(self) -> Verification:
+        """The check that went worst."""
+        return min(self.verifications, key=lambda check: (check.correct_prefix, check.min_margin))
+
+    @property
+    def num_tokens(self) -> int:
+        """N, the text's length in tokens."""
+        return len(self.token_ids)
+
+    @property
+    def accuracy(self) -> float:
+        """Teacher-forced accuracy over all N tokens."""
+        return float(self.token_correct.float().mean())
+
+    @property
+    def total_bits(self) -> float:
+        """Cost of the text with [mem], all N tokens, in bits."""
+        return float(self.token_bits.double().sum())
+
+    @property
+    def min_margin(self) -> float:
+        """Smallest logit margin over the N tokens, under teacher forcing."""
+        return float(self.token_margins.min())
+
+    @property
+    def h_lm_bits(self) -> float:
+        """H_LM: cost of tokens 1..N-1 under the bare LM, in bits."""
+        return float(self.bare_bits.double().sum())
+
+    @property
+    def information_gain_bits(self) -> float:
+        """H_LM - H_LM+mem over tokens 1..N-1, in bits."""
+        return information_gain_bits(self.bare_bits, self.token_bits)
+
+    @property
+    def token_gain(self) -> int:
+        """Correct tokens with [mem] minus correct tokens of the bare LM, over tokens 1..N-1."""
+        return token_gain(self.bare_correct, self.token_correct)
+
+    @property
+    def theoretical_capacity(self) -> float:
+        """Tokens that the vectors could hold at 16 bits a number."""
+        return theoretical_capacity(self.vectors.num_mem, self.vectors.hidden_size, self.vocab_size)
+
+    @property
+    def utilisation(self) -> float:
+        """Token gain over theoretical capacity."""
+        return self.token_gain / self.theoretical_capacity
+
+    @property
+    def marks(self) -> str:
+        """ "1" for a token that is right under teacher forcing, "0" for a wrong one, N characters."""
+        return _marks(self.token_correct)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain numbers, as printed by `--json` and returned by the API."""
+        return {
+            "model": self.vectors.model_id,
+            "num_tokens": self.num_tokens,
+            "num_mem": self.vectors.num_mem,
+            "lossless": self.lossless,
+            "verified": [check.as_dict() for check in self.verifications],
+            "reason": self.reason,
+            "accuracy": self.accuracy,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            "min_margin": self.min_margin,
+            "h_lm_bits": self.h_lm_bits,
+            "information_gain_bits": self.information_gain_bits,
+            "token_gain": self.token_gain,
+            "theoretical_capacity": self.theoretical_capacity,
+            "utilisation": self.utilisation,
+            "vector_bytes": self.vectors.num_bytes,
+        }
+
+
+def cram(
+    lm: FrozenLM,
+    text_or_ids: str | Sequence[int],
+    config: CramConfig | None = None,
+    *,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[Progress | CramResult]:
+    """Optimise [mem] vectors for one text.
+
+    Args:
+        lm: the frozen model.
+        text_or_ids: the text, or its N ids.
+        config: settings; None takes the defaults for this model.
+        stop: asked after every look at the run; when it says True, the best so far becomes the result.
+
+    Yields:
+        `Progress` at most ten times a second, the first at step 0; then one `CramResult`.
+
+    Raises:
+        TextError: at once, if the text is empty, too long, or not given back by the tokenizer.
+        ConfigError: at once, if `init` is "encoder" and the model has none, or the model was loaded in another
+            precision than the config's.
+        ModelError: while running, if there is not memory for a single step.
+    """
+    token_ids = lm.tokenize(text_or_ids) if isinstance(text_or_ids, str) else list(text_or_ids)
+    config = CramConfig.for_model(lm) if config is None else _filled(config, lm)
+    check_length(lm, len(token_ids), config.num_mem)
+    _check_precision(lm, config)
+    if not all(0 <= token < lm.vocab_size for token in token_ids):
+        raise TextError(f"The text holds ids outside the vocabulary of {lm.vocab_size:,} that {lm.name} has.")
+    run = _Run(lm, token_ids, config)
+    return run.items(stop or (lambda: False))
+
+
+def run_cram(lm: FrozenLM, text_or_ids: str | Sequence[int], config: CramConfig | None = None) -> CramResult:
+    """`cram` without the progress: the result. Raises what `cram` raises."""
+    *_, result = cram(lm, text_or_ids, config)
+    assert isinstance(result, CramResult)
+    return result
+
+
+def check_length(lm: FrozenLM, num_tokens: int, num_mem: int) -> None:
+    """Refuse a text that does not fit the model's context.
+
+    Raises:
+        TextError: no token, or more than the context less K.
+    """
+    if num_tokens < 1:
+        raise TextError("The text is empty. Paste or type something to cram.")
+    limit = lm.max_tokens(num_mem)
+    if num_tokens > limit:
+        raise TextError(
+            f"The text has {num_tokens:,} tokens; with {num_mem} memory token{'s' * (num_mem > 1)} "
+            f"{lm.name} takes at most {limit:,}. Shorten the text."
+        )
+
+
+def _filled(config: CramConfig, lm: FrozenLM) -> CramConfig:
+    return config if config.learning_rate is not None else dataclasses.replace(config, learning_rate=lm.learning_rate)
+
+
+def _check_precision(lm: FrozenLM, config: CramConfig) -> None:
+    loaded = str(lm.dtype).removeprefix("torch.")
+    if config.precision not in ("auto", loaded):
+        raise ConfigError(
+            f"precision is {config.precision!r}, but {lm.name} was loaded in {loaded}. "
+            f"Load it with precision={config.precision!r}, or leave the setting at 'auto'."
+        )
+
+
+def _marks(correct: Tensor) -> str:
+    return "".join("1" if c else "0" for c in correct.tolist())
+
+
+def initial_vectors(lm: FrozenLM, token_ids: Tensor, config: CramConfig) -> Tensor:
+    """[mem] at step 0: the encoder's vectors, or draws from N(0, std of the embedding matrix).
+
+    Where K is more than the encoder gives, the leading vectors are draws and the encoder's come last, since
+    the last one predicts token 0.
+
+    Args:
+        token_ids: (1, N), int64.
+
+    Returns:
+        (R, K, d), float32, on the model's device; R is `config.restarts`.
+
+    Raises:
+        ConfigError: `init` is "encoder" and the model has none.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    noise = torch.randn(config.restarts, config.num_mem, lm.hidden_size, generator=generator).to(lm.device)
+    if config.init == "embedding" or (config.init == "auto" and lm.encoder is None):
+        return noise * lm.embedding_std
+    encoded = lm.encode(token_ids, min(config.num_mem, lm.encoder.max_mem) if lm.encoder else config.num_mem)
+    drawn = config.num_mem - encoded.shape[1]
+    return torch.cat([noise[:, :drawn] * lm.embedding_std, encoded + ENCODER_NOISE * noise[:, drawn:]], dim=1)
+
+
+class _Run:
+    """One optimisation: tensors on the device, decisions there too, looked at by the host now and then.
+
+    R restarts of the same text run as one batch; what is shown and kept is always the leading one.
+    """
+
+    def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig) -> None:
+        assert config.learning_rate is not None
+        self.lm, self.config, self.token_ids = lm, config, token_ids
+        self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
+        self.mem = initial_vectors(lm, self.ids, config)  # (R, K, d)
+        self.first_moment, self.second_moment = torch.zeros_like(self.mem), torch.zeros_like(self.mem)
+        self.best = self.mem[0].clone()  # (K, d)
+        self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=lm.device)
+        self.best_counts = torch.zeros(2, dtype=torch.int64, device=lm.device)  # prefix, total
+        self.done = torch.zeros((), dtype=torch.bool, device=lm.device)
+        self.margin = config.margin
+        self.trained = min(len(token_ids), config.growth * config.num_mem or len(token_ids))
+        self.step = 0
+        self.history: list[tuple[int, Tensor, Tensor]] = []
+
+    def items(self, stop: Callable[[], bool]) -> Iterator[Progress | CramResult]:
+        """The generator behind `cram`."""
+        started = time.perf_counter()
+        shown = -math.inf
+        reason = ""
+        while not reason:
+            try:
+                scores = self._score_and_update()
+            except torch.OutOfMemoryError as error:
+                if self.step == 0:
+                    raise ModelError(_NO_MEMORY.format(model=self.lm.name)) from error
+                reason = "memory"
+                break
+            seconds = time.perf_counter() - started
+            reason = self._look(scores, seconds, stop)
+            if reason or seconds - shown >= YIELD_SECONDS:
+                shown = seconds
+                yield self._progress(scores, seconds)
+            self.step += not reason
+            if reason == "solved" and not self._still_solved():
+                reason = ""
+        yield self._result(reason, started)
+
+    def _score_and_update(self) -> _Scores:
+        """One step. Gradients are switched on in here only: a generator may be resumed on another thread."""
+        ids = self.ids[:, : self.trained].expand(self.config.restarts, -1)  # (R, n)
+        with torch.enable_grad():
+            mem = self.mem.requires_grad_(True)
+            logits = self.lm.text_logits(mem, ids)  # (R, n, V)
+            token_margins = margins(logits, ids)  # (R, n)
+            loss, nats = cram_loss(logits, ids, token_margins, temperature=self.config.temperature, margin=self.margin)
+            (gradient,) = torch.autograd.grad(loss.sum(), mem)
+        with torch.no_grad():
+            self.mem = mem.detach()
+            scores = _Scores.of_leader(token_margins.detach(), nats, self.margin)
+            self._keep_best(scores)
+            if self.trained == len(self.token_ids):
+                self.done |= scores.solved
+            self._update(gradient)
+        self.history.append((self.step, scores.nats, scores.counts[1] / len(self.token_ids)))
+        return scores
+
+    def _keep_best(self, scores: _Scores) -> None:
+        better = scores.rank > self.best_rank
+        self.best = torch.where(better, self.mem[scores.leader], self.best)
+        self.best_rank = torch.where(better, scores.rank, self.best_rank)
+        self.best_counts = torch.where(better, scores.counts, self.best_counts)
+
+    def _update(self, gradient: Tensor) -> None:
+        """Adam with bias correction; stands still once the run is done."""
+        first, second = ADAM_BETAS
+        count = self.step + 1
+        self.first_moment.lerp_(gradient, 1 - first)
+        self.second_moment.lerp_(gradient.square(), 1 - second)
+        mean = self.first_moment / (1 - first**count)
+        spread = (self.second_moment / (1 - second**count)).sqrt_().add_(ADAM_EPS)
+        size = self._learning_rate() * (~self.done)
+        self.mem = self.mem - size * mean / spread
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then a cosine over the step budget down to a tenth of the peak."""
+        assert self.config.learning_rate is not None
+        warm = min(1.0, (self.step + 1) / (self.config.warmup_steps + 1))
+        cosine = 0.55 + 0.45 * math.cos(math.pi * self.step / self.config.steps)
+        return self.config.learning_rate * warm * cosine
+
+    def _look(self, scores: _Scores, seconds: float, stop: Callable[[], bool]) -> str:
+        """Read the device, let the trained prefix grow, and say why the run ends ("" if it goes on)."""
+        if self.lm.device.type != "cpu" and self.step % GPU_POLL_STEPS and self.step + 1 < self.config.steps:
+            return ""
+        if bool(self.done):
+            return "solved"
+        if not bool(torch.isfinite(scores.nats)):
+            return "diverged"
+        if self.trained < len(self.token_ids) and bool(scores.exact):
+            self.trained = min(len(self.token_ids), self.trained + self.config.growth)
+        if stop():
+            return "stopped"
+        if self.config.seconds is not None and seconds >= self.config.seconds:
+            return "seconds"
+        return "steps" if self.step >= self.config.steps else ""
+
+    def _still_solved(self) -> bool:
+        """Decode what was found; if rounding undid it, ask for twice the margin and go on."""
+        if all(check.lossless for check in self._verify(self._vectors(self.best))):
+            return True
+        self.margin = max(2 * self.margin, 0.1)
+        self.done.zero_()
+        self.best_rank.fill_(-math.inf)
+        return False
+
+    def _verify(self, vectors: MemVectors) -> list[Verification]:
+        """Decode in the model's own dtype, and on a CPU in float32 in any case."""
+        judges = [self.lm]
+        if self.lm.device.type == "cpu" and self.lm.dtype != torch.float32:
+            judges.append(self.lm.in_float32())
+        return [verify(judge, vectors, self.token_ids) for judge in judges]
+
+    def _progress(self, scores: _Scores, seconds: float) -> Progress:
+        correct = scores.correct.tolist()
+        counts = scores.counts.tolist()
+        best = self.best_counts.tolist()
+        curve = tuple((s, float(n) / math.log(2), float(a)) for s, n, a in self.history)
+        self.history.clear()
+        return Progress(
+            step=self.step,
+            seconds=seconds,
+            loss_bits=curve[-1][1],
+            accuracy=curve[-1][2],
+            solved_prefix=counts[0],
+            solved_total=counts[1],
+            trained_tokens=len(correct),
+            num_tokens=len(self.token_ids),
+            min_margin=float(scores.min_margin),
+            marks="".join("1" if c else "0" for c in correct).ljust(len(self.token_ids), "0"),
+            best_prefix=best[0],
+            best_total=best[1],
+            curve=curve,
+        )
+
+    def _vectors(self, mem: Tensor) -> MemVectors:
+        lm = self.lm
+        return MemVectors(
+            mem=mem.detach().cpu().clone(),
+            model_id=lm.name,
+            model_revision=lm.revision,
+            model_fingerprint=lm.fingerprint,
+            tokenizer_fingerprint=lm.tokenizer_fingerprint,
+            num_tokens=len(self.token_ids),
+            token_sha256=token_digest(self.token_ids),
+            dtype_trained=str(lm.dtype).removeprefix("torch."),
+            config={**dataclasses.asdict(self.config), "steps_done": self.step},
+            created_with=f"cramdemo {__version__}",
+        )
+
+    def _result(self, reason: str, started: float) -> CramResult:
+        """Score the best vectors over all N tokens, decode them, and pack both with them."""
+        lm, vectors = self.lm, self._vectors(self.best)
+        with torch.no_grad():
+            logits = lm.text_logits(vectors.mem.to(lm.device)[None], self.ids)
+            bare = lm.bare_logits(self.ids)
+            token_margins = margins(logits, self.ids)[0].cpu()
+            token_bits = cross_entropy_bits(logits, self.ids)[0].cpu()
+            bare_bits = cross_entropy_bits(bare, self.ids[:, 1:])[0].cpu()
+            bare_correct = correct_tokens(bare, self.ids[:, 1:])[0].cpu()
+        result = CramResult(
+            vectors=vectors,
+            token_ids=self.token_ids,
+            verifications=self._verify(vectors),
+            reason=reason,
+            steps=self.step,
+            seconds=time.perf_counter() - started,
+            token_bits=token_bits,
+            token_margins=token_margins,
+            token_correct=token_margins > 0,
+            bare_bits=bare_bits,
+            bare_correct=bare_correct,
+            vocab_size=lm.vocab_size,
+        )
+        return dataclasses.replace(result, vectors=_with_figures(vectors, result))
+
+
+_NO_MEMORY = "There is not enough memory for one step of {model}. Shorten the text, or pick a smaller model."
+_FIGURES = ("accuracy", "min_margin", "h_lm_bits", "information_gain_bits", "token_gain")
+
+
+def _with_figures(vectors: MemVectors, result: CramResult) -> MemVectors:
+    """The file's `verified` and `metrics`: nothing in them depends on the clock."""
+    metrics = {name: getattr(result, name) for name in _FIGURES} | {"total_bits": result.total_bits}
+    return dataclasses.replace(vectors, verified=[check.as_dict() for check in result.verifications], metrics=metrics)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What one forward pass says of the leading restart; tensors on the device."""
+
+    leader: Tensor  # (), int64: index of the restart with the highest rank
+    correct: Tensor  # (n,), bool
+    counts: Tensor  # (2,), int64: solved prefix, solved total
+    nats: Tensor  # (), cross-entropy a token
+    min_margin: Tensor  # ()
+    exact: Tensor  # (), bool: every trained token is right
+    solved: Tensor  # (), bool: and by the margin asked for
+    rank: Tensor  # (), float64: more correct tokens first, then a larger margin or a lower loss
+
+    @staticmethod
+    def of_leader(token_margins: Tensor, nats: Tensor, margin: float) -> _Scores:
+        """Scores of the best of R restarts, from margins (R, n) and cross-entropy (R,)."""
+        correct = token_margins > 0
+        total, smallest, exact = correct.sum(-1), token_margins.amin(-1), correct.all(-1)
+        tie_break = torch.where(exact, 1 + smallest.double().clamp(min=0).atan(), torch.exp(-nats.double()))
+        rank = (total.double() + tie_break / 4).nan_to_num(nan=-math.inf)  # a diverged restart never leads
+        leader = rank.argmax()
+        return _Scores(
+            leader=leader,
+            correct=correct[leader],
+            counts=torch.stack([solved_prefix(correct[leader]), total[leader]]),
+            nats=nats[leader],
+            min_margin=smallest[leader],
+            exact=exact[leader],
+            solved=exact[leader] & (smallest[leader] >= margin),
+            rank=rank[leader],
+        )

@@ -1,0 +1,151 @@
+"""From [mem] vectors back to text: greedy reconstruction, and `verify`, the only judge of "lossless".
+
+The model is fed the vectors alone and then its own tokens, one at a time, with a KV cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cramdemo.errors import ModelMismatch
+from cramdemo.metrics import margins
+from cramdemo.models import FrozenLM
+from cramdemo.vectors import MemVectors, from_bytes, to_bytes, token_digest
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What greedy reconstruction wrote.
+
+    Attributes:
+        text: the decoded text.
+        token_ids: its N ids.
+        matches: whether the ids have the digest in the vector file, which proves the text identical.
+    """
+
+    text: str
+    token_ids: list[int]
+    matches: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One check of vectors against the text they were made for, by decoding.
+
+    Attributes:
+        device, dtype: where and in what the model ran.
+        lossless: all N ids were equal.
+        num_tokens: N.
+        correct_prefix: leading tokens that were right before the first wrong one.
+        min_margin: smallest logit margin over the tokens decoded up to there.
+    """
+
+    device: str
+    dtype: str
+    lossless: bool
+    num_tokens: int
+    correct_prefix: int
+    min_margin: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in the vector file's `verified` list."""
+        return dataclasses.asdict(self)
+
+
+def check_model(lm: FrozenLM, vectors: MemVectors) -> None:
+    """Refuse vectors that this model would read as nonsense.
+
+    Raises:
+        ModelMismatch: other width, other weights, or other tokenizer.
+    """
+    made_for = vectors.model_id or "another model"
+    if vectors.hidden_size != lm.hidden_size:
+        raise ModelMismatch(
+            f"The file holds [mem] vectors of width {vectors.hidden_size}, but {lm.name} reads width "
+            f"{lm.hidden_size}. They were made for {made_for}; pick that model to decode them."
+        )
+    if vectors.model_fingerprint != lm.fingerprint:
+        same_name = " of that name, but with other weights" if made_for == lm.name else ""
+        raise ModelMismatch(
+            f"The vectors were made for {made_for}{same_name or ', not ' + lm.name}. "
+            f"{'Get the version of the model that made them.' if same_name else 'Pick that model to decode them.'}"
+        )
+    if vectors.tokenizer_fingerprint != lm.tokenizer_fingerprint:
+        raise ModelMismatch(f"The vectors were made with another tokenizer than the one of {lm.name} on this machine.")
+    if vectors.num_tokens > lm.max_tokens(vectors.num_mem):
+        raise ModelMismatch(
+            f"The file says {vectors.num_tokens} tokens, but {lm.name} holds at most {lm.max_tokens(vectors.num_mem)}."
+        )
+
+
+def decode_tokens(lm: FrozenLM, vectors: MemVectors) -> Iterator[int]:
+    """The N token ids of the greedy reconstruction, one by one.
+
+    Raises:
+        ModelMismatch: the vectors were made for another model.
+    """
+    check_model(lm, vectors)
+    for logits in _greedy(lm, vectors.mem, vectors.num_tokens):
+        yield int(logits.argmax())
+
+
+def decode(lm: FrozenLM, vectors: MemVectors) -> Decoded:
+    """The text that the model writes from the vectors alone.
+
+    Raises:
+        ModelMismatch: the vectors were made for another model.
+    """
+    token_ids = list(decode_tokens(lm, vectors))
+    return Decoded(lm.detokenize(token_ids), token_ids, token_digest(token_ids) == vectors.token_sha256)
+
+
+def verify(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int]) -> Verification:
+    """Decode the vectors as their file will hold them, and compare every id with the text's.
+
+    The vectors are written to bytes and read back first, so what is judged is what is downloaded. Decoding
+    stops at the first wrong token.
+
+    Raises:
+        ModelMismatch: the vectors were made for another model.
+        VectorFileError: the vectors cannot be written.
+    """
+    stored = from_bytes(to_bytes(vectors))
+    check_model(lm, stored)
+    right = torch.tensor(token_ids, device=lm.device)
+    correct, smallest = 0, float("inf")
+    for position, logits in enumerate(_greedy(lm, stored.mem, len(token_ids))):
+        if int(logits.argmax()) != token_ids[position]:
+            break
+        smallest = min(smallest, float(margins(logits[None, None], right[None, position, None])))
+        correct += 1
+    return Verification(
+        device=lm.device.type,
+        dtype=str(lm.dtype).removeprefix("torch."),
+        lossless=correct == len(token_ids) == stored.num_tokens and token_digest(token_ids) == stored.token_sha256,
+        num_tokens=len(token_ids),
+        correct_prefix=correct,
+        min_margin=smallest if correct else 0.0,
+    )
+
+
+def _greedy(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[Tensor]:
+    """Logits (V,), float32, that choose each of `num_tokens` tokens; the argmax is fed back."""
+    inputs = mem.to(lm.device, lm.dtype)[None]  # (1, K, d)
+    cache = None
+    for _ in range(num_tokens):
+        logits, cache = _next_logits(lm, inputs, cache)
+        yield logits
+        inputs = lm.embed(logits.argmax()[None, None])  # (1, 1, d)
+
+
+@torch.no_grad()
+def _next_logits(lm: FrozenLM, inputs: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    """One decoding step. Gradients are off in here only: a generator may be resumed on another thread."""
+    output = lm.model(inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return output.logits[0, -1].float(), output.past_key_values

@@ -1,0 +1,360 @@
+"""The models on offer, and FrozenLM: a causal LM with frozen weights that reads [mem] vectors.
+
+This is the only place where [mem] and text are joined and where a tokenizer is used. The engine above it
+sees ids and tensors. Models load from safetensors only; no code from a model's repository is run.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from cramdemo.config import PRECISIONS
+from cramdemo.encoder import MemoryEncoder, load_encoder
+from cramdemo.errors import ConfigError, ModelError, TextError
+
+BUILT_IN = "cram-mini"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}  # unless told False, transformers asks on the terminal
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error, SafetensorError)
+_PROBE = "The quick brown fox, 0123456789: caf\u00e9 \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f642\r\n\t\x00 end"
+_HASH_CHUNK = 1 << 20
+UNLIMITED = 1_000_000_000
+_ARCHITECTURE = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "tie_word_embeddings",
+)
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model on offer. Sizes are in parameters and tokens; the licence is an SPDX name where there is one.
+
+    Attributes:
+        name: how users call it.
+        source: local folder or hub id that `transformers` loads.
+        parameters: number of parameters.
+        hidden_size: d.
+        vocab_size: V.
+        context: most positions, [mem] and text together.
+        learning_rate: default Adam step size for cramming it.
+        licence: of the weights.
+        note: one sentence for the picker.
+    """
+
+    name: str
+    source: str
+    parameters: int
+    hidden_size: int
+    vocab_size: int
+    context: int
+    learning_rate: float
+    licence: str
+    note: str
+
+
+MODELS = {
+    entry.name: entry
+    for entry in (
+        ModelEntry(
+            name=BUILT_IN,
+            source=str(ASSETS / BUILT_IN),
+            parameters=8_654_208,
+            hidden_size=384,
+            vocab_size=4096,
+            context=1024,
+            learning_rate=0.1,
+            licence="MIT",
+            note="Built in, works on any CPU. Trained to read memory vectors, as large models do untrained.",
+        ),
+    )
+}
+DEFAULT_LEARNING_RATE = 0.1  # of models that are not in the table; progressive cramming's for Llama-like ones
+
+
+class FrozenLM:
+    """A causal LM whose weights never change, with its tokenizer and, where it has one, its memory encoder.
+
+    Attributes:
+        name: as the user called it.
+        model: the transformers model, in evaluation mode, without weight gradients.
+        hidden_size: d, read from the input embedding matrix (not every config's `hidden_size` is it).
+        vocab_size: V, rows of the input embedding matrix.
+        context: most positions, [mem] and text together.
+        fingerprint: SHA-256 of architecture, input embedding and last layer as stored; the same whatever dtype
+            the model is loaded in, different for a fine-tune.
+        tokenizer_fingerprint: SHA-256 of the vocabulary and of how a probe text is split.
+        encoder: the memory encoder, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        fingerprint: str,
+        revision: str = "",
+        encoder: MemoryEncoder | None = None,
+    ) -> None:
+        self.name, self.revision, self.fingerprint = name, revision, fingerprint
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer, self.encoder = tokenizer, encoder
+        self._float32: FrozenLM | None = None
+        self.tokenizer_fingerprint = _tokenizer_fingerprint(tokenizer)
+        self._embedding = model.get_input_embeddings()
+        self.vocab_size, self.hidden_size = self._embedding.weight.shape
+        self.context = int(getattr(model.config, "max_position_embeddings", 0) or UNLIMITED)
+        self.embedding_std = float(self._embedding.weight.float().std())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        place: torch.device = self._embedding.weight.device
+        return place
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model runs in."""
+        dtype: torch.dtype = self._embedding.weight.dtype
+        return dtype
+
+    @property
+    def learning_rate(self) -> float:
+        """Default Adam step size for cramming this model."""
+        entry = MODELS.get(self.name)
+        return entry.learning_rate if entry else DEFAULT_LEARNING_RATE
+
+    def in_float32(self) -> FrozenLM:
+        """The same model with its weights in float32, made once and kept."""
+        if self._float32 is None:
+            model = copy.deepcopy(self.model).float()
+            self._float32 = FrozenLM(
+                self.name, model, self.tokenizer, fingerprint=self.fingerprint, revision=self.revision
+            )
+        return self._float32
+
+    def max_tokens(self, num_mem: int) -> int:
+        """Longest text, in tokens, that fits behind `num_mem` memory tokens."""
+        return self.context - num_mem
+
+    def tokenize(self, text: str) -> list[int]:
+        """The text's ids: no BOS or other token is added, and a special token's name is plain text.
+
+        Raises:
+            TextError: the text is empty, is not valid Unicode, or would not come back from its ids.
+        """
+        if not text:
+            raise TextError("The text is empty. Paste or type something to cram.")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise TextError("The text holds half a surrogate pair, which is not valid Unicode. Remove it.")
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        if self.detokenize(ids) != text:
+            raise TextError(
+                f"The tokenizer of {self.name} does not give this text back exactly, so it cannot be decoded "
+                "losslessly. Pick cram-mini, which keeps every character, or another model."
+            )
+        return ids
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """The text of the ids, nothing cleaned up."""
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """The text that each token adds: joined they are the whole text.
+
+        A character that is split over several tokens belongs to its last one; the others add "".
+        """
+        texts, pending = [], []
+        for token in token_ids:
+            pending.append(token)
+            piece = self.detokenize(pending)
+            incomplete = piece.endswith("\ufffd") and len(pending) < 8
+            texts.append("" if incomplete else piece)
+            pending = pending if incomplete else []
+        if pending:
+            texts[-1] = self.detokenize(pending)
+        return texts
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Input embeddings of ids: (B, N) int64 -> (B, N, d)."""
+        embeds: Tensor = self._embedding(token_ids)
+        return embeds
+
+    def text_logits(self, mem: Tensor, token_ids: Tensor) -> Tensor:
+        """The N predictions of a text's N tokens, token 0's from the last [mem] position.
+
+        The head runs only where a prediction is needed, and no cache is kept.
+
+        Args:
+            mem: (B, K, d), float32; gradients flow to it.
+            token_ids: (B, N), int64.
+
+        Returns:
+            (B, N, V), float32.
+        """
+        num_tokens = token_ids.shape[1]
+        inputs = torch.cat([mem.to(self.dtype), self.embed(token_ids[:, :-1])], dim=1)  # (B, K + N - 1, d)
+        logits: Tensor = self.model(inputs_embeds=inputs, use_cache=False, logits_to_keep=num_tokens).logits
+        return logits[:, -num_tokens:].float()
+
+    def bare_logits(self, token_ids: Tensor) -> Tensor:
+        """The bare LM's predictions of tokens 1..N-1, without any gradient: (B, N) -> (B, N - 1, V), float32."""
+        with torch.no_grad():
+            logits: Tensor = self.model(input_ids=token_ids, use_cache=False).logits[:, :-1]
+        return logits.float()
+
+    def encode(self, token_ids: Tensor, num_mem: int) -> Tensor:
+        """[mem] vectors from the memory encoder in one forward pass: (B, N) -> (B, K, d), float32.
+
+        Raises:
+            ConfigError: the model has no encoder, or it was not trained for this K.
+        """
+        if self.encoder is None:
+            raise ConfigError(f"{self.name} has no memory encoder. Use init 'embedding'.")
+        if num_mem > self.encoder.max_mem:
+            raise ConfigError(f"The encoder gives at most {self.encoder.max_mem} vectors, not {num_mem}.")
+        with torch.no_grad():
+            vectors: Tensor = self.encoder(self.embed(token_ids).float(), num_mem)
+        return vectors
+
+
+def load_model(name: str = BUILT_IN, *, device: str | None = None, precision: str = "auto") -> FrozenLM:
+    """A frozen model by its name in the table, a local folder, or a hub id already on this machine.
+
+    Args:
+        name: "cram-mini", another name from `MODELS`, a folder, or a hub id.
+        device: "cpu", "cuda", "cuda:1", ...; None takes a GPU if there is one.
+        precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, on a GPU the dtype it is stored in.
+
+    Raises:
+        ModelError: not found, no safetensors, or not a causal LM that transformers knows.
+        ConfigError: no such precision or device.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}.")
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device {device!r}. Give cpu, cuda, or cuda:0 and so on.") from error
+    dtype: Any = precision if precision != "auto" else ("float32" if place.type == "cpu" else "auto")
+    folder = _folder_of(name)
+    if name not in MODELS:
+        name = folder.resolve().name  # it will stand in vector files, where a path would tell tales
+    model, tokenizer = _load(name, folder, dtype)
+    try:
+        fingerprint = _model_fingerprint(folder, model)
+        encoder = load_encoder(folder / "encoder", model.config) if (folder / "encoder").is_dir() else None
+    except _DAMAGED as error:
+        raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.") from error
+    if encoder is not None:
+        encoder.to(place)
+    return FrozenLM(name, model.to(place), tokenizer, fingerprint=fingerprint, encoder=encoder)
+
+
+def _folder_of(name: str) -> Path:
+    """Where the model's files lie: the table's folder, or a folder given by its path."""
+    folder = Path(MODELS[name].source if name in MODELS else name)
+    if (folder / "config.json").is_file():
+        return folder
+    offered = ", ".join(MODELS)
+    raise ModelError(f"There is no model {name!r} here. Choose from {offered}, or give the folder of a model.")
+
+
+def _load(name: str, folder: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{name} has no safetensors weights, and other formats can run code. Convert it first.")
+    disable_progress_bar()  # progress is ours to show; the bar of a local load is noise in a pipe
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_LOCAL
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{name} cannot be loaded as a causal language model by transformers.") from error
+    if report["missing_keys"]:  # transformers draws them at random
+        raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.")
+    tokenizer.model_max_length = UNLIMITED  # `cram.check_length` has a better sentence than the tokenizer's warning
+    return model, tokenizer
+
+
+def _model_fingerprint(folder: Path, model: PreTrainedModel) -> str:
+    """SHA-256 over architecture fields and the stored bytes of the input embedding and of the last layer."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256(json.dumps([config.get(key) for key in _ARCHITECTURE]).encode())
+    wanted = _fingerprint_names(model)
+    found = 0
+    for key, path, start, size in _stored_tensors(folder):
+        if key.removeprefix(f"{model.base_model_prefix}.") in wanted:
+            digest.update(key.encode())
+            _hash_range(digest, path, start, size)
+            found += 1
+    if found < len(wanted):
+        raise ValueError("stored names do not match the model's")
+    return digest.hexdigest()
+
+
+def _fingerprint_names(model: PreTrainedModel) -> set[str]:
+    """Names, without the base prefix, of the input embedding and of every tensor of the last layer."""
+    prefix = f"{model.base_model_prefix}."
+    layers = max(
+        (name for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList)),
+        key=lambda name: (len(model.get_submodule(name)), -name.count(".")),
+    )
+    last = f"{layers}.{len(model.get_submodule(layers)) - 1}."
+    embedding = model.get_input_embeddings().weight
+    state = model.state_dict()
+    tied_head = model.get_output_embeddings()
+    heads = {name for name, m in model.named_modules() if m is tied_head}
+    return {
+        name.removeprefix(prefix)
+        for name, tensor in state.items()
+        if name.startswith(last) or (tensor.data_ptr() == embedding.data_ptr() and name.rpartition(".")[0] not in heads)
+    }
+
+
+def _stored_tensors(folder: Path) -> Iterator[tuple[str, Path, int, int]]:
+    """Name, file, first byte and size of every stored tensor, by name."""
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))
+        for key, entry in header.items():
+            if key != "__metadata__":
+                start, end = entry["data_offsets"]
+                found.append((key, path, 8 + size + start, end - start))
+    yield from sorted(found)
+
+
+def _hash_range(digest: Any, path: Path, start: int, size: int) -> None:
+    with path.open("rb") as file:
+        file.seek(start)
+        while size > 0 and (chunk := file.read(min(size, _HASH_CHUNK))):
+            digest.update(chunk)
+            size -= len(chunk)
+
+
+def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    probe = tokenizer.encode(_PROBE, add_special_tokens=False)
+    return hashlib.sha256(json.dumps([vocabulary, probe]).encode()).hexdigest()

@@ -1,0 +1,349 @@
+"""Trains the built-in model and its encoder: how assets/cram-mini was made.
+
+    python -m cramdemo pretrain --corpus DIR --out DIR --minutes M
+
+Two phases, one schedule. First a plain language model. Then memory-aware training: the encoder turns
+fresh passages into [mem], the LM reproduces them from the noisy vectors, with a plain batch in between so
+that it stays a language model; passages grow whenever they are reproduced well. Every batch depends only on
+the seed, the step and the curriculum, and the checkpoint holds all of the state, so a run that is stopped
+and resumed gets the weights of one that was not. Knows nothing of pages and vector files.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import save_torch_state_dict
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from cramdemo.config import CramConfig
+from cramdemo.cram import run_cram
+from cramdemo.encoder import MemoryEncoder
+from cramdemo.metrics import cross_entropy_bits
+from cramdemo.models import FrozenLM
+from cramdemo.passages import draw_passages, read_books
+
+SHARD_SIZE = "9MB"  # a plain git push to a Space refuses files over 10 MB
+NUM_MEM_CHOICES = (1, 2, 4, 8)
+NUM_MEM_WEIGHTS = (0.4, 0.2, 0.2, 0.2)
+GROWTH_ACCURACY = 0.8
+CHECKPOINT_EVERY = 200
+EVALUATE_EVERY = 500
+EVALUATE_LENGTHS = (4, 8, 16)
+EVALUATE_PASSAGES = 4
+EVALUATE_STEPS = 300
+WINDOW = 256
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Shape and schedule; the defaults made assets/cram-mini. Lengths are in tokens, steps in updates."""
+
+    vocab_size: int = 4096
+    hidden_size: int = 384
+    intermediate_size: int = 1024
+    layers: int = 4
+    heads: int = 6
+    context: int = 1024
+    init_std: float = 0.04
+    lm_steps: int = 1200
+    memory_steps: int = 3000
+    lm_length: int = 256
+    batch_positions: int = 2048
+    learning_rate: float = 1.5e-3
+    memory_learning_rate: float = 1.0e-3
+    weight_decay: float = 0.1
+    warmup_steps: int = 60
+    decay_share: float = 0.2
+    lm_every: int = 3
+    noise: float = 0.1
+    seed: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of both phases."""
+        return self.lm_steps + self.memory_steps
+
+
+@dataclass
+class Curriculum:
+    """Passage length for each K, and the running accuracy that lets it grow."""
+
+    lengths: dict[int, int] = field(default_factory=lambda: {k: max(4, k) for k in NUM_MEM_CHOICES})
+    accuracy: dict[int, float] = field(default_factory=lambda: dict.fromkeys(NUM_MEM_CHOICES, 0.0))
+
+    def update(self, num_mem: int, accuracy: float) -> None:
+        """Note the accuracy of a full-length batch; above the bar, the passage grows by a token or 1/16."""
+        running = 0.8 * self.accuracy[num_mem] + 0.2 * accuracy
+        if running > GROWTH_ACCURACY:
+            self.lengths[num_mem] += max(1, self.lengths[num_mem] // 16)
+            running = GROWTH_ACCURACY - 0.3
+        self.accuracy[num_mem] = running
+
+
+def train_tokenizer(texts: Iterator[str], vocab_size: int, context: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE without special tokens, normalisation or clean-up: every string comes back as it was."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, model_max_length=context
+    )
+
+
+def tokenise_corpus(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> Tensor:
+    """All books behind one another, (tokens,), int32."""
+    parts = [torch.tensor(e.ids, dtype=torch.int32) for e in tokenizer.backend_tokenizer.encode_batch(list(texts))]
+    return torch.cat(parts)
+
+
+def lm_config(config: PretrainConfig) -> LlamaConfig:
+    """The LM's architecture; the encoder's layers have the same shape."""
+    return LlamaConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=config.context,
+        initializer_range=config.init_std,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+
+
+class Trainer:
+    """Model, encoder, optimiser and curriculum at one step of the schedule."""
+
+    def __init__(self, config: PretrainConfig, tokens: Tensor) -> None:
+        self.config, self.tokens = config, tokens
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)  # transformers initialises from the global generator
+            shape = lm_config(config)
+            self.lm = LlamaForCausalLM(shape).to(self.device)
+            self.encoder = MemoryEncoder(shape, max(NUM_MEM_CHOICES)).to(self.device)
+            torch.nn.init.normal_(self.encoder.queries, std=config.init_std)
+            torch.nn.init.orthogonal_(self.encoder.project.weight)
+        self.step = 0
+        self.curriculum = Curriculum()
+        self.names, parameters = zip(*self._named_parameters(), strict=True)
+        matrices = [p for p in parameters if p.ndim >= 2]
+        vectors = [p for p in parameters if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+
+    def _named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        for prefix, module in (("lm", self.lm), ("encoder", self.encoder)):
+            for name, parameter in module.named_parameters():
+                yield f"{prefix}.{name}", parameter
+
+    def learning_rate(self) -> float:
+        """Warm-up, constant for each phase, linear decay over the last share of all steps."""
+        config, step = self.config, self.step
+        peak = config.learning_rate if step < config.lm_steps else config.memory_learning_rate
+        since = step if step < config.lm_steps else step - config.lm_steps
+        left = (config.total_steps - step) / max(1.0, config.decay_share * config.total_steps)
+        return peak * min(1.0, (since + 1) / config.warmup_steps, left)
+
+    def train_step(self) -> dict[str, float]:
+        """One update; returns loss (nats a token) and, for a memory batch, accuracy, K and N."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        if self.step == self.config.lm_steps:
+            self.encoder.body.load_state_dict(self.lm.model.state_dict(), strict=False)
+        plain = self.step < self.config.lm_steps or self.step % self.config.lm_every == 0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            loss, record = self._lm_loss(generator) if plain else self._memory_loss(generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.lm.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return record
+
+    def _crops(self, count: int, length: int, generator: torch.Generator) -> Tensor:
+        starts = torch.randint(len(self.tokens) - length, (count, 1), generator=generator)
+        return self.tokens[starts + torch.arange(length)].long().to(self.device)  # (B, N)
+
+    def _lm_loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        config = self.config
+        ids = self._crops(max(1, config.batch_positions // config.lm_length), config.lm_length, generator)
+        hidden = self.lm.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        loss = F.cross_entropy(self.lm.lm_head(hidden).float().flatten(0, 1), ids[:, 1:].flatten())
+        return loss, {"lm_loss": float(loss.detach())}
+
+    def _memory_loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        num_mem, length = self._draw_shape(generator)
+        ids = self._crops(max(1, self.config.batch_positions // (num_mem + length)), length, generator)
+        embeds = self.lm.get_input_embeddings()(ids)
+        mem = self._noisy(self.encoder(embeds, num_mem), generator)
+        inputs = torch.cat([mem, embeds[:, :-1]], dim=1)  # (B, K + N - 1, d)
+        hidden = self.lm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, num_mem - 1 :]
+        logits = self.lm.lm_head(hidden).float()  # (B, N, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), ids.flatten())
+        accuracy = float((logits.argmax(-1) == ids).float().mean())
+        if length == self.curriculum.lengths[num_mem]:
+            self.curriculum.update(num_mem, accuracy)
+        return loss, {"loss": float(loss.detach()), "accuracy": accuracy, "num_mem": num_mem, "num_tokens": length}
+
+    def _draw_shape(self, generator: torch.Generator) -> tuple[int, int]:
+        """K by its weight; N is the curriculum's length, or in three of ten batches a shorter one."""
+        weights = torch.tensor(NUM_MEM_WEIGHTS)
+        num_mem = NUM_MEM_CHOICES[int(torch.multinomial(weights, 1, generator=generator))]
+        length = self.curriculum.lengths[num_mem]
+        if torch.rand((), generator=generator) < 0.3:
+            length = int(torch.randint(1, length + 1, (), generator=generator))
+        return num_mem, length
+
+    def _noisy(self, mem: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise and a change of scale, so that the optimiser need not hit a needle's eye."""
+        noise = torch.randn(mem.shape, generator=generator).to(self.device) * self.config.noise
+        scale = torch.exp(0.3 * torch.randn((mem.shape[0], 1, 1), generator=generator)).to(self.device)
+        return (mem + noise) * scale
+
+    def save(self, folder: Path) -> None:
+        """The whole state as safetensors and JSON, replaced in one go."""
+        tensors = {f"weights.{name}": p.detach() for name, p in self._named_parameters()}
+        for name, parameter in self._named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value.clone()
+        state = {"step": self.step, "curriculum": dataclasses.asdict(self.curriculum)}
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / "checkpoint.partial"
+        save_file(tensors, partial, metadata={"state": json.dumps(state)})
+        partial.replace(folder / "checkpoint.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Take up the state that `save` wrote."""
+        with safe_open(folder / "checkpoint.safetensors", framework="pt") as file:
+            state = json.loads(file.metadata()["state"])
+            keys = set(file.keys())
+            for name, parameter in self._named_parameters():
+                parameter.data.copy_(file.get_tensor(f"weights.{name}"))
+                moments = {k: f"optimizer.{k}.{name}" for k in ("step", "exp_avg", "exp_avg_sq")}
+                self.optimizer.state[parameter] = {
+                    k: file.get_tensor(v).to(parameter.device if k != "step" else "cpu")
+                    for k, v in moments.items()
+                    if v in keys
+                }
+        self.step = state["step"]
+        self.curriculum = Curriculum(
+            **{part: {int(k): v for k, v in values.items()} for part, values in state["curriculum"].items()}
+        )
+
+
+def export(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write what the product ships: LM, tokenizer and encoder in bfloat16, no file over 10 MB."""
+    for old in [*folder.glob("*.safetensors*"), *folder.glob("encoder/*")]:
+        old.unlink()
+    (folder / "encoder").mkdir(parents=True, exist_ok=True)
+    lm = copy.deepcopy(trainer.lm).to("cpu", torch.bfloat16)
+    lm.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    tokenizer.save_pretrained(folder)
+    encoder = {name: p.detach().to("cpu", torch.bfloat16) for name, p in trainer.encoder.state_dict().items()}
+    save_torch_state_dict(encoder, folder / "encoder", max_shard_size=SHARD_SIZE)
+    settings = json.dumps({"max_mem": trainer.encoder.max_mem}, indent=2)
+    (folder / "encoder" / "config.json").write_text(settings + "\n", encoding="utf-8")
+
+
+def pretrain(
+    config: PretrainConfig, corpus: Path, out: Path, *, heldout: Path | None = None, minutes: float | None = None
+) -> Iterator[dict[str, float]]:
+    """Train, or go on from the checkpoint in `out`, and write the model to `out`/model at the end.
+
+    Args:
+        config: shape and schedule; must be the one the checkpoint was begun with.
+        corpus: folder of .txt files to learn from.
+        out: tokenizer, tokens, checkpoint, log.jsonl and the model.
+        heldout: folder of .txt files never trained on, for the checks; None leaves them out.
+        minutes: end this call, resumable, after so long.
+
+    Yields:
+        One record an update: step, loss in nats a token, and accuracy, K and N of a memory batch; every
+        `EVALUATE_EVERY` steps also heldout_bits_per_byte and heldout_solved_N.
+
+    Raises:
+        TextError: the corpus holds no UTF-8 text.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer, tokens = _prepared(config, corpus, out)
+    trainer = Trainer(config, tokens)
+    if (out / "checkpoint.safetensors").exists():
+        trainer.load(out)
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    books = read_books(heldout) if heldout else []
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+        while trainer.step < config.total_steps and time.monotonic() < deadline:
+            record = trainer.train_step()
+            record["step"] = trainer.step
+            if books and trainer.step % EVALUATE_EVERY == 0:
+                record |= evaluate(trainer, tokenizer, books)
+            log.write(json.dumps(record) + "\n")
+            if trainer.step % CHECKPOINT_EVERY == 0:
+                log.flush()
+                trainer.save(out)
+            yield record
+    trainer.save(out)
+    export(trainer, tokenizer, out / "model")
+
+
+def evaluate(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, books: list[str]) -> dict[str, float]:
+    """Held-out bits per byte of the bare LM, and the share of a few passages that cramming solves, K = 1."""
+    lm = FrozenLM("in-training", copy.deepcopy(trainer.lm), tokenizer, fingerprint="0" * 64)
+    lm.encoder = copy.deepcopy(trainer.encoder).eval().requires_grad_(False)
+    record = {"heldout_bits_per_byte": bits_per_byte(lm, books)}
+    for num_tokens in EVALUATE_LENGTHS:
+        passages = draw_passages(lm, books, EVALUATE_PASSAGES, num_tokens)
+        solved = [run_cram(lm, text, CramConfig(steps=EVALUATE_STEPS)).lossless for text in passages]
+        record[f"heldout_solved_{num_tokens}"] = sum(solved) / len(solved)
+    return record
+
+
+def bits_per_byte(lm: FrozenLM, books: list[str], windows_a_book: int = 32) -> float:
+    """Cost of held-out text under the bare LM in bits per UTF-8 byte, in windows of 256 tokens.
+
+    The windows stand at even distances in each book; the first token of a window is given, and its bytes
+    are not counted.
+    """
+    bits, size = 0.0, 0
+    for book in books:
+        ids = torch.tensor(lm.tokenize(book))
+        starts = torch.linspace(0, len(ids) - WINDOW, windows_a_book).long()
+        windows = ids[starts[:, None] + torch.arange(WINDOW)].to(lm.device)  # (W, 256)
+        bits += float(cross_entropy_bits(lm.bare_logits(windows), windows[:, 1:]).double().sum())
+        size += sum(len(lm.tokenizer.decode(row[1:]).encode("utf-8", "replace")) for row in windows.tolist())
+    return bits / size
+
+
+def _prepared(config: PretrainConfig, corpus: Path, out: Path) -> tuple[PreTrainedTokenizerFast, Tensor]:
+    """Tokenizer and tokens of the corpus, made once and kept in `out`."""
+    if not (out / "tokens.safetensors").exists():
+        books = read_books(corpus)
+        tokenizer = train_tokenizer(iter(books), config.vocab_size, config.context)
+        tokenizer.save_pretrained(out / "tokenizer")
+        save_file({"tokens": tokenise_corpus(tokenizer, iter(books))}, out / "tokens.safetensors")
+    with safe_open(out / "tokens.safetensors", framework="pt") as file:
+        tokens: Tensor = file.get_tensor("tokens")
+    return PreTrainedTokenizerFast.from_pretrained(out / "tokenizer"), tokens

@@ -1,0 +1,126 @@
+"""The page's two verbs for programs: `compress` and `decode` over HTTP, with plain types.
+
+No `from __future__ import annotations` here: gradio reads these functions' annotations as objects.
+"""
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.events import api as offer
+
+from cramdemo.cram import CramResult
+from cramdemo.errors import CramError, VectorFileError
+from cramdemo.models import BUILT_IN
+from cramdemo.ui.compress import config_of, file_name
+from cramdemo.ui.count import check_characters
+from cramdemo.ui.decode import decode_live
+from cramdemo.ui.live import LiveState, run_live
+from cramdemo.ui.shelf import WORKER
+from cramdemo.vectors import load, save
+
+PERIOD_SECONDS = 0.25  # a program has no eyes: fewer reports leave more of two cores to the model
+
+
+def compress(  # noqa: PLR0917  # programs may pass them by place
+    text: str,
+    num_mem: int = 1,
+    steps: int = 2000,
+    seconds: float = 0,
+    margin: float = 1.0,
+    seed: int = 0,
+    model: str = BUILT_IN,
+) -> Iterator[tuple[dict[str, Any], gr.FileData | None]]:
+    """Cram a text into the input vectors of a frozen language model and verify them by decoding.
+
+    Args:
+        text: the text to compress.
+        num_mem: K, the number of memory tokens.
+        steps: most optimiser steps.
+        seconds: time budget in seconds; 0 is none.
+        margin: logit margin to reach before the run ends as solved.
+        seed: of the initial vectors.
+        model: name of the model, as in the page's picker.
+    """
+    stop = threading.Event()
+    try:
+        check_characters(text)
+        config = config_of(
+            model=model,
+            num_mem=num_mem,
+            steps=steps,
+            seconds=seconds,
+            learning_rate=None,
+            margin=margin,
+            seed=seed,
+            precision=None,
+        )
+        for state in WORKER.stream(lambda: run_live(text, model, config, stop), stop, PERIOD_SECONDS):
+            if state.result is None:
+                yield progress_dict(state), None
+            else:
+                yield from _with_file(state, state.result, model)
+    except CramError as error:
+        raise gr.Error(str(error), title="Not compressed", print_exception=False) from None
+
+
+def progress_dict(state: LiveState) -> dict[str, Any]:
+    """A report of a running run."""
+    progress = state.progress
+    return {
+        "done": False,
+        "step": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "loss_bits": progress.loss_bits,
+        "solved_total": progress.solved_total,
+        "best_total": progress.best_total,
+        "num_tokens": progress.num_tokens,
+    }
+
+
+def _with_file(state: LiveState, result: CramResult, model: str) -> Iterator[tuple[dict[str, Any], gr.FileData | None]]:
+    """The last item: gradio copies the file before the folder is removed."""
+    name = file_name(state, model)
+    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
+        path = save(result.vectors, Path(folder) / name)
+        yield {"done": True, **result.summary()}, gr.FileData(path=str(path), orig_name=name)
+
+
+def decode(file: gr.FileData) -> dict[str, Any]:
+    """Write the text that a vector file holds, and say whether it is the original.
+
+    Args:
+        file: a .safetensors file made by compress.
+    """
+    stop = threading.Event()
+    try:
+        vectors = load(_path_of(file))
+        *_, last = WORKER.stream(lambda: decode_live(vectors, stop), stop)
+    except CramError as error:
+        raise gr.Error(str(error), title="Not decoded", print_exception=False) from None
+    return {"text": last.text, "num_tokens": last.num_tokens, "lossless": bool(last.matches)}
+
+
+def _path_of(file: Any) -> str:
+    """Where gradio put the upload: it hands over a mapping, whatever the annotation that it reads says.
+
+    Raises:
+        VectorFileError: no file was given.
+    """
+    path = file.get("path") if isinstance(file, dict) else getattr(file, "path", None)
+    if not isinstance(path, str) or not path:
+        raise VectorFileError("No file was given. Upload a .safetensors file made by compress.")
+    return path
+
+
+# gradio derives the outputs of a generator from what it yields, not from Iterator
+compress.__annotations__["return"] = tuple[dict[str, Any], gr.FileData]
+
+
+def add_api(queue_limit: int | None, queue_id: str) -> None:
+    """Offer both functions to programs, in the same queue as the page's runs."""
+    for function in (compress, decode):
+        offer(function, api_name=function.__name__, concurrency_limit=queue_limit, concurrency_id=queue_id)

@@ -1,0 +1,148 @@
+"""The result card: what a finished run reached, said in HTML. Pure functions of results; knows no widget."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from cramdemo.config import MAX_NUM_MEM_PAGE, MAX_STEPS, CramConfig
+from cramdemo.cram import CramResult
+from cramdemo.decode import Verification
+
+ZLIB_LEVEL = 9
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """What to try after a run that did not get there; None or "" where there is nothing to try."""
+
+    num_mem: int | None = None
+    steps: int | None = None
+    shorter: str = ""
+
+
+def suggestions(result: CramResult, config: CramConfig, shorter: str) -> Suggestions:
+    """Twice the memory tokens, twice the steps, or the part of the text that does decode."""
+    if result.lossless:
+        return Suggestions()
+    more_mem = min(2 * config.num_mem, MAX_NUM_MEM_PAGE)
+    more_steps = min(2 * config.steps, MAX_STEPS)
+    return Suggestions(
+        num_mem=more_mem if more_mem > config.num_mem else None,
+        steps=more_steps if more_steps > config.steps else None,
+        shorter=shorter,
+    )
+
+
+def byte_sizes(text: str, result: CramResult) -> list[tuple[str, int]]:
+    """Bytes of the text, of the text by zlib, and of the vectors as downloaded (without the file's header)."""
+    raw = text.encode("utf-8")
+    dtype = str(result.vectors.mem.dtype).removeprefix("torch.")
+    return [
+        ("the text, UTF-8", len(raw)),
+        ("the text, zlib", len(zlib.compress(raw, ZLIB_LEVEL))),
+        (f"{plural(result.vectors.num_mem, 'vector')}, {dtype}", result.vectors.num_bytes),
+    ]
+
+
+def card_html(text: str, result: CramResult, tries: Suggestions) -> str:
+    """The whole card."""
+    head = _lossless_head(result) if result.lossless else _partial_head(result, tries)
+    kind = "lossless" if result.lossless else "partial"
+    return (
+        f'<section class="cd-card" data-kind="{kind}" aria-label="Result">{head}'
+        f"{_figures(result)}{_bytes(byte_sizes(text, result))}</section>"
+    )
+
+
+def _lossless_head(result: CramResult) -> str:
+    count, k = result.num_tokens, plural(result.vectors.num_mem, "memory token")
+    checks = " and ".join(f"{_place(check)} (smallest margin {check.min_margin:.2f})" for check in result.verifications)
+    return (
+        f'<header><span class="cd-badge">LOSSLESS</span><p class="cd-claim" role="status">'
+        f"Decoded {count} of {plural(count, 'token')} from the file’s bytes.</p></header>"
+        f'<p class="cd-proof">Verified on {checks}: the file’s bytes were read back, and the model wrote the text '
+        f"from {k} alone, token by token. {_effort(result)}</p>"
+    )
+
+
+def _effort(result: CramResult) -> str:
+    seconds = f"{result.seconds:.1f} seconds"
+    if result.steps == 0:
+        return f"The starting vectors already held the text, so no step was needed; {seconds}."
+    return f"{plural(result.steps, 'step')}, {seconds}."
+
+
+def _place(check: Verification) -> str:
+    return f"{escape(check.device.upper())} in {escape(check.dtype)}"
+
+
+def _partial_head(result: CramResult, tries: Suggestions) -> str:
+    check = result.verification
+    correct = int(result.token_correct.sum())
+    reached = (
+        f"Decoding gave {check.correct_prefix} of {plural(check.num_tokens, 'token')} before the first wrong one; "
+        f"teacher-forced, {correct} of {check.num_tokens} are right. Checked on {_place(check)} "
+        f"after {plural(result.steps, 'step')}."
+    )
+    advice = " Try one of these; each starts a new run." if tries != Suggestions() else ""
+    return (
+        f'<header><span class="cd-badge">NOT YET EXACT</span><p class="cd-claim" role="status">'
+        f"{check.correct_prefix} of {plural(check.num_tokens, 'token')} decoded.</p></header>"
+        f'<p class="cd-proof">{reached}{advice}</p>'
+    )
+
+
+def _figures(result: CramResult) -> str:
+    vectors = result.vectors
+    figures = [
+        ("tokens a vector", f"{result.num_tokens / vectors.num_mem:.1f}", "length of the text over memory tokens"),
+        (
+            "information gain",
+            f"{result.information_gain_bits:,.1f} bits",
+            f"of the text’s {result.h_lm_bits:,.1f} bits under the bare model; tokens 2 to N",
+        ),
+        (
+            "token gain",
+            f"{result.token_gain:+,}" if result.token_gain else "0",
+            "right tokens, teacher-forced, with [mem] less without; tokens 2 to N",
+        ),
+        (
+            "theoretical capacity",
+            f"{result.theoretical_capacity:,.0f} tokens",
+            "if every bit of 16-bit vectors held text",
+        ),
+        ("utilisation", f"{result.utilisation:.1%}", "token gain over that capacity"),
+    ]
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd class='cd-why'>{escape(why)}</dd></div>"
+        for name, value, why in figures
+    )
+    return f'<dl class="cd-figures">{cells}</dl>'
+
+
+def _bytes(sizes: Sequence[tuple[str, int]]) -> str:
+    largest = max(size for _, size in sizes)
+    rows = "".join(
+        f'<div class="cd-row"><dt>{escape(name)}</dt><dd><i style="width:{max(100 * size / largest, 0.6):.1f}%"></i>'
+        f"<b>{size:,} B</b></dd></div>"
+        for name, size in sizes
+    )
+    return (
+        f'<dl class="cd-bytes">{rows}</dl><p class="cd-honest">{_honest_words(sizes)} '
+        "What is remarkable is how much one input position can carry.</p>"
+    )
+
+
+def _honest_words(sizes: Sequence[tuple[str, int]]) -> str:
+    best_text = min(size for _, size in sizes[:2])
+    if sizes[-1][1] > best_text:
+        return "In bytes this is no compression: the text itself is smaller."
+    return "Here the vectors are the smaller ones; to read them one needs the whole model."
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 token", "2 tokens", "1,000 tokens"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

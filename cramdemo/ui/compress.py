@@ -1,0 +1,424 @@
+"""The Compress tab: text in, vectors being trained before one's eyes, a verified result out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from cramdemo.config import MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, CramConfig
+from cramdemo.cram import check_length
+from cramdemo.errors import CramError
+from cramdemo.models import BUILT_IN, MODELS
+from cramdemo.ui.card import Suggestions, card_html, plural, suggestions
+from cramdemo.ui.count import Count, check_characters, count_html, count_text
+from cramdemo.ui.curves import curves
+from cramdemo.ui.live import LOADING, LiveState, run_live, status_html, status_line
+from cramdemo.ui.samples import Sample, read_samples
+from cramdemo.ui.shelf import SHELF, STOPS, WORKER, entry_of, wait_until_warm
+from cramdemo.ui.tokens import EMPTY, token_view
+from cramdemo.vectors import to_bytes
+
+TASK = "compress"
+QUEUE = "model"  # one queue for everything that needs the model, the API's calls too
+COUNT_WAIT_MS = 250
+NARROW_PX = 720
+WARM_SECONDS = 30.0
+IDLE = status_line("idle", "Ready. Press Compress: progress, speed and the time left will be shown here.")
+NO_CARD = (
+    '<div class="cd-panel cd-await"><h3>Result</h3><p class="cd-empty">When a run ends, the vectors are written to a '
+    "file’s bytes, read back and decoded. The verdict stands here, with the file to download.</p></div>"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run leaves behind for the buttons: the file, and what to try next."""
+
+    data: bytes = b""
+    name: str = ""
+    tries: Suggestions = field(default_factory=Suggestions)
+
+
+NOTHING = Outcome()
+Shown = tuple[str, str, dict[str, str], str, Outcome]  # status, curve, tokens, card, outcome
+
+
+@dataclass
+class Tab:
+    """The components that other parts of the page need."""
+
+    text: gr.Textbox
+    model: gr.Dropdown
+    num_mem: gr.Slider
+    count: gr.HTML
+    download: gr.DownloadButton
+    decode_it: gr.Button
+
+
+def config_of(
+    *,
+    model: str,
+    num_mem: float,
+    steps: float | None,
+    seconds: float | None,
+    learning_rate: float | None,
+    margin: float | None,
+    seed: float | None,
+    precision: str | None,
+) -> CramConfig:
+    """Settings as the widgets or the API give them: None takes the default, 0 seconds is no limit.
+
+    Raises:
+        ModelError: no such model.
+        ConfigError: a value is out of its range.
+    """
+    return CramConfig.for_model(
+        entry_of(model),
+        num_mem=whole(num_mem),
+        steps=whole(steps),
+        seconds=seconds or None,
+        learning_rate=learning_rate,
+        margin=margin,
+        seed=whole(seed),
+        precision=precision,
+    )
+
+
+def whole(value: float | None) -> float | None:
+    """A whole number as int: widgets and JSON may give 8.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def file_name(state: LiveState, model: str) -> str:
+    """Name of the vector file: nothing of the text is in it."""
+    return f"{model}-{state.progress.num_tokens}tok-k{state.config.num_mem}.safetensors"
+
+
+def shown(state: LiveState, text: str, model: str) -> Shown:
+    """Values of the streamed components for one state of the run."""
+    result = state.result
+    if result is None:
+        return status_html(state), state.curve, state.token_view, NO_CARD, NOTHING
+    tries = suggestions(result, state.config, state.shorter)
+    outcome = Outcome(to_bytes(result.vectors), file_name(state, model), tries)
+    return status_html(state), state.curve, state.token_view, card_html(text, result, tries), outcome
+
+
+def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
+    text: str,
+    model: str,
+    num_mem: float,
+    steps: float,
+    seconds: float,
+    learning_rate: float,
+    margin: float,
+    seed: float,
+    precision: str,
+) -> Iterator[str]:
+    """Before a run: refuse what cannot be run, in the status line and as a toast, and leave all else as it is."""
+    try:
+        check_characters(text)
+        config = config_of(
+            model=model,
+            num_mem=num_mem,
+            steps=steps,
+            seconds=seconds,
+            learning_rate=learning_rate,
+            margin=margin,
+            seed=seed,
+            precision=precision,
+        )
+        if lm := SHELF.peek(model):  # not in memory yet: the run itself will check
+            check_length(lm, len(lm.tokenize(text)), config.num_mem)
+    except CramError as error:
+        yield status_line("error", str(error))
+        raise gr.Error(escape(str(error)), title="Not compressed", print_exception=False) from None
+    yield status_line("waiting", "Waiting for the model")
+
+
+def begin(request: gr.Request) -> tuple[Any, ...]:
+    """At the start of a run: a fresh Stop flag, buttons switched, the last result's put away."""
+    STOPS.begin(request.session_hash or "", TASK)
+    hidden = gr.update(visible=False)
+    return gr.update(interactive=False), gr.update(interactive=True), hidden, hidden
+
+
+def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
+    text: str,
+    model: str,
+    num_mem: float,
+    steps: float,
+    seconds: float,
+    learning_rate: float,
+    margin: float,
+    seed: float,
+    precision: str,
+    request: gr.Request,
+) -> Iterator[Shown]:
+    """One run, streamed. Every channel carries a plain value each time, so that only what is new is sent."""
+    session = request.session_hash or ""
+    flag = STOPS.current(session, TASK)
+    head = "Starting" if SHELF.peek(model) else LOADING
+    last: Shown = (status_line("waiting", head), "", dict(EMPTY), NO_CARD, NOTHING)
+    yield last
+    try:
+        check_characters(text)
+        config = config_of(
+            model=model,
+            num_mem=num_mem,
+            steps=steps,
+            seconds=seconds,
+            learning_rate=learning_rate,
+            margin=margin,
+            seed=seed,
+            precision=precision,
+        )
+        for state in WORKER.stream(lambda: run_live(text, model, config, flag), flag):
+            last = shown(state, text, model)
+            yield last
+    except CramError as error:
+        gr.Warning(escape(str(error)), title="Not compressed")
+        yield status_line("error", str(error)), *last[1:]
+    finally:
+        STOPS.end(session, TASK, flag)
+
+
+def finish(outcome: Outcome) -> Iterator[tuple[Any, ...]]:
+    """After a run: buttons back, the file offered, and what to try. gradio copies the file before it is removed."""
+    tries = outcome.tries
+    buttons = [
+        gr.update(interactive=True),
+        gr.update(interactive=False),
+        gr.update(visible=bool(outcome.data)),
+        gr.update(visible=tries != Suggestions()),
+        gr.update(visible=tries.num_mem is not None, value=f"Use {plural(tries.num_mem or 0, 'memory token')}"),
+        gr.update(visible=tries.steps is not None, value=f"Use {plural(tries.steps or 0, 'step')}"),
+        gr.update(visible=bool(tries.shorter), value="Shorten the text"),
+    ]
+    if not outcome.data:
+        yield gr.update(value=None), *buttons
+        return
+    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
+        path = Path(folder) / outcome.name
+        path.write_bytes(outcome.data)
+        yield gr.update(value=str(path)), *buttons
+
+
+def stop(request: gr.Request) -> None:
+    """Ask this visitor's run to end; it then shows its best vectors."""
+    STOPS.stop(request.session_hash or "", TASK)
+
+
+def count_line(text: str, model: str, num_mem: float) -> str:
+    """The count line for what stands in the widgets."""
+    return count_html(count_text(text, model, int(num_mem)))
+
+
+def first_count_line(text: str, model: str, num_mem: float) -> str:
+    """The count line of a fresh page, which may be there before the model is."""
+    wait_until_warm(WARM_SECONDS)
+    return count_line(text, model, num_mem)
+
+
+def model_note(model: str) -> tuple[str, float]:
+    """Note under the picker, and the model's learning rate for the Advanced panel."""
+    entry = entry_of(model)
+    return _note_html(model), CramConfig.for_model(entry).learning_rate or 0.0
+
+
+def _note_html(model: str) -> str:
+    entry = entry_of(model)
+    size = f"{entry.parameters / 1e6:,.1f}M parameters, d = {entry.hidden_size}, vocabulary {entry.vocab_size:,}"
+    return f'<p class="cd-note">{escape(entry.note)} <span>{escape(size)}.</span></p>'
+
+
+def tab(queue_limit: int | None) -> Tab:
+    """Lay out the tab and connect it."""
+    samples = read_samples()
+    with gr.Row(elem_classes="cd-columns"):
+        with gr.Column(scale=5, min_width=320, elem_classes="cd-left"):
+            left = _left_column(samples)
+        with gr.Column(scale=7, min_width=320, elem_classes="cd-right"):
+            right = _right_column()
+    _connect_counting(left)
+    _connect_runs(left, right, queue_limit)
+    return Tab(left["text"], left["model"], left["num_mem"], left["count"], right["download"], right["decode_it"])
+
+
+def _left_column(samples: list[Sample]) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    first = samples[0]
+    parts["text"] = gr.Textbox(
+        first.text, label="Your text", lines=5, max_lines=14, elem_id="text", placeholder="Paste or type a text"
+    )
+    blank = Count(len(first.text), limit=MODELS[BUILT_IN].context - first.num_mem, num_mem=first.num_mem)
+    parts["count"] = gr.HTML(count_html(blank), apply_default_css=False, elem_id="count", elem_classes="cd-flat")
+    with gr.Row(elem_classes="cd-chips"):
+        gr.HTML('<span class="cd-chips-label">Samples</span>', apply_default_css=False, elem_classes="cd-flat")
+        parts["chips"] = [
+            (gr.Button(sample.label, size="sm", min_width=0, scale=0, elem_classes="cd-chip"), sample)
+            for sample in samples
+        ]
+    parts["num_mem"] = gr.Slider(
+        1,
+        MAX_NUM_MEM_PAGE,
+        first.num_mem,
+        step=1,
+        label="Memory tokens, K",
+        info="Input vectors that the text is crammed into. One is the boldest.",
+        elem_id="num-mem",
+    )
+    with gr.Row(elem_classes="cd-run"):
+        parts["compress"] = gr.Button("Compress", variant="primary", scale=3, min_width=120, elem_id="compress")
+        parts["stop"] = gr.Button("Stop", variant="stop", scale=1, min_width=90, interactive=False, elem_id="stop")
+    parts["model"] = gr.Dropdown(list(MODELS), value=BUILT_IN, label="Model", filterable=False, elem_id="model")
+    parts["note"] = gr.HTML(_note_html(BUILT_IN), apply_default_css=False, elem_classes="cd-flat")
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        parts |= _advanced()
+    return parts
+
+
+def _advanced() -> dict[str, Any]:
+    default = CramConfig.for_model(MODELS[BUILT_IN])
+    with gr.Row():
+        steps = gr.Number(
+            default.steps, label="Steps, at most", precision=0, minimum=1, maximum=MAX_STEPS, min_width=130
+        )
+        seconds = gr.Number(default.seconds or 0, label="Time budget, s (0: none)", minimum=0, min_width=130)
+    with gr.Row():
+        rate = gr.Number(default.learning_rate, label="Learning rate", step=0.01, min_width=130)
+        margin = gr.Number(default.margin, label="Margin, logits", minimum=0, step=0.5, min_width=130)
+    with gr.Row():
+        seed = gr.Number(default.seed, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=130)
+        precision = gr.Dropdown(
+            list(PRECISIONS), value=default.precision, label="Precision", filterable=False, min_width=130
+        )
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "learning_rate": rate,
+        "margin": margin,
+        "seed": seed,
+        "precision": precision,
+    }
+
+
+def _right_column() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    parts["status"] = gr.HTML(IDLE, apply_default_css=False, elem_id="status", elem_classes="cd-flat")
+    parts["tokens"] = token_view()
+    parts["curve"] = curves()
+    parts["card"] = gr.HTML(NO_CARD, apply_default_css=False, elem_id="card", elem_classes="cd-flat")
+    with gr.Row(visible=False, elem_classes="cd-tries") as parts["tries"]:
+        parts["try_mem"] = gr.Button("Use more memory tokens", size="sm", min_width=0, elem_id="try-mem")
+        parts["try_steps"] = gr.Button("Use more steps", size="sm", min_width=0, elem_id="try-steps")
+        parts["try_short"] = gr.Button("Shorten the text", size="sm", min_width=0, elem_id="try-short")
+    with gr.Row(visible=False, elem_classes="cd-actions") as parts["actions"]:
+        parts["download"] = gr.DownloadButton(
+            "Download the vectors", variant="primary", size="md", min_width=160, elem_id="download"
+        )
+        parts["decode_it"] = gr.Button("Decode it", size="md", min_width=120, elem_id="decode-it")
+    parts["outcome"] = gr.State(NOTHING)
+    return parts
+
+
+def _connect_counting(left: dict[str, Any]) -> None:
+    text, model, num_mem = left["text"], left["model"], left["num_mem"]
+    wait = f"async (...values) => {{ await new Promise(done => setTimeout(done, {COUNT_WAIT_MS})); return values; }}"
+    gr.on(
+        [text.change, model.change, num_mem.change],
+        count_line,
+        [text, model, num_mem],
+        left["count"],
+        js=wait,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        concurrency_limit=1,  # answers in the order of the questions, so that the last one stays
+        api_visibility="private",
+    )
+    model.change(
+        model_note,
+        model,
+        [left["note"], left["learning_rate"]],
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    for chip, sample in left["chips"]:
+        values = json.dumps([sample.text, sample.num_mem])
+        chip.click(None, None, [text, num_mem], js=f"() => {values}", show_progress="hidden", api_visibility="private")
+
+
+def _connect_runs(left: dict[str, Any], right: dict[str, Any], queue_limit: int | None) -> None:
+    outcome = right["outcome"]
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    changes = [
+        right["try_mem"].click(lambda found: found.tries.num_mem, outcome, left["num_mem"], **quick),
+        right["try_steps"].click(lambda found: found.tries.steps, outcome, left["steps"], **quick),
+        right["try_short"].click(lambda found: found.tries.shorter, outcome, left["text"], **quick),
+    ]
+    for start in (left["compress"].click, *(change.then for change in changes)):
+        _connect_run(start, left, right, queue_limit)
+    left["stop"].click(stop, None, None, **quick)
+
+
+def _connect_run(start: Any, left: dict[str, Any], right: dict[str, Any], queue_limit: int | None) -> None:
+    names = ("text", "model", "num_mem", "steps", "seconds", "learning_rate", "margin", "seed", "precision")
+    switches = [left["compress"], left["stop"], right["actions"], right["tries"]]
+    settings = [left[name] for name in names]
+    checked = start(
+        check,
+        settings,
+        right["status"],
+        concurrency_limit=None,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    begun = checked.success(begin, None, switches, queue=False, show_progress="hidden", api_visibility="private")
+    begun.then(None, None, None, js=_move_focus("compress", "stop", show="status"), api_visibility="private")
+    ended = begun.then(
+        run,
+        settings,
+        [right[name] for name in ("status", "curve", "tokens", "card", "outcome")],
+        concurrency_limit=queue_limit,
+        concurrency_id=QUEUE,
+        show_progress="hidden",
+        api_visibility="private",
+    ).then(
+        finish,
+        right["outcome"],
+        [right["download"], *switches, right["try_mem"], right["try_steps"], right["try_short"]],
+        concurrency_limit=None,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    ended.then(None, None, None, js=_move_focus("stop", "compress"), api_visibility="private")
+    ended.then(  # what could not be counted while the model was busy
+        count_line,
+        [left["text"], left["model"], left["num_mem"]],
+        left["count"],
+        concurrency_limit=1,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _move_focus(old: str, new: str, show: str = "") -> str:
+    """A button that is switched off loses the keyboard; hand it to the one that is now the next to press.
+
+    On a narrow screen, where the live view lies below the form, also scroll to the element called `show`.
+    """
+    scroll = f"document.getElementById('{show}')?.scrollIntoView({{block: 'start', behavior: 'smooth'}});"
+    return (
+        "() => { const at = document.activeElement; "
+        f"if (!at || at === document.body || at.disabled || at.id === '{old}') "
+        f"{{ setTimeout(() => document.getElementById('{new}')?.focus({{preventScroll: true}}), 50); }} "
+        f"{f'if (window.innerWidth < {NARROW_PX}) {{ {scroll} }}' if show else ''} }}"
+    )

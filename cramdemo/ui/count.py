@@ -1,0 +1,89 @@
+"""The line under the text box: how long the text is for this model, and what fits. Knows no widget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import torch
+
+from cramdemo.errors import CramError, TextError
+from cramdemo.metrics import cross_entropy_bits
+from cramdemo.models import FrozenLM
+from cramdemo.ui.card import plural
+from cramdemo.ui.shelf import SHELF, WORKER, entry_of
+
+MAX_CHARACTERS = 100_000  # what is longer cannot fit any context on offer, and is not worth tokenising
+ANSWER_SECONDS = 3.0
+_H_LM = "cost of the text under the bare model, tokens 2 to N"
+
+
+@dataclass(frozen=True)
+class Count:
+    """Size of a text for one model; None where it is not known (yet)."""
+
+    characters: int
+    limit: int
+    num_mem: int
+    tokens: int | None = None
+    h_lm_bits: float | None = None
+    problem: str = ""
+
+
+def count_text(text: str, model: str, num_mem: int) -> Count:
+    """Count a text without disturbing a run: while the model is busy, only what its tokenizer can say."""
+    try:
+        limit = entry_of(model).context - num_mem
+        check_characters(text)
+        found = WORKER.ask(_measure, text, model, limit, seconds=ANSWER_SECONDS)
+        tokens, bits = found or (_tokens_only(text, model), None)
+    except CramError as error:
+        problem = "" if not text else str(error)
+        return Count(len(text), limit=0, num_mem=num_mem, problem=problem)
+    return Count(len(text), limit, num_mem, tokens, bits)
+
+
+def check_characters(text: str) -> None:
+    """Refuse what is too long even to count.
+
+    Raises:
+        TextError: more characters than any model on offer could hold.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise TextError(f"The text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are taken. Shorten it.")
+
+
+def bare_bits(lm: FrozenLM, ids: Sequence[int]) -> float:
+    """H_LM: cost of tokens 1..N-1 under the bare model, in bits."""
+    tensor = torch.tensor([list(ids)], device=lm.device)
+    if len(ids) < 2:
+        return 0.0
+    return float(cross_entropy_bits(lm.bare_logits(tensor), tensor[:, 1:]).sum())
+
+
+def _measure(text: str, model: str, limit: int) -> tuple[int, float | None]:
+    lm = SHELF.get(model, SHELF.precision(model))
+    ids = lm.tokenize(text)
+    return len(ids), bare_bits(lm, ids) if len(ids) <= limit else None
+
+
+def _tokens_only(text: str, model: str) -> int | None:
+    lm = SHELF.peek(model)
+    return len(lm.tokenize(text)) if lm else None
+
+
+def count_html(count: Count) -> str:
+    """The count line."""
+    parts = [plural(count.characters, "character")]
+    if count.problem:
+        return f'<p class="cd-count" data-over="1">{escape(parts[0])}<br><strong>{escape(count.problem)}</strong></p>'
+    if count.tokens is not None:
+        parts.append(plural(count.tokens, "token"))
+    if count.h_lm_bits is not None:
+        parts.append(f'<abbr title="{_H_LM}">H_LM</abbr> {count.h_lm_bits:,.0f} bits')
+    over = count.tokens is not None and count.tokens > count.limit
+    limit = f"at most {count.limit:,} tokens with K = {count.num_mem}" if count.limit else ""
+    words = " · ".join(f"<span>{part}</span>" for part in parts)
+    tail = f'<span class="cd-limit">{"Too long: " if over else ""}{limit}</span>'
+    return f'<p class="cd-count" data-over="{int(over)}">{words}{" · " + tail if limit else ""}</p>'

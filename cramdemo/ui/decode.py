@@ -1,0 +1,180 @@
+"""The Decode tab: a vector file in, what it says, and the text that the model writes from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import gradio as gr
+
+from cramdemo.decode import decode_tokens
+from cramdemo.errors import CramError, ModelMismatch
+from cramdemo.models import MODELS
+from cramdemo.ui.card import plural
+from cramdemo.ui.jobs import PERIOD_SECONDS
+from cramdemo.ui.live import status_line
+from cramdemo.ui.shelf import SHELF, STOPS, WORKER
+from cramdemo.ui.tokens import text_view
+from cramdemo.vectors import MemVectors, load, token_digest
+
+TASK = "decode"
+NO_FACTS = (
+    '<div class="cd-panel cd-await"><h3>What the file says</h3><p class="cd-empty">Model, number of memory tokens, '
+    "length and how it was verified will be listed here before anything is decoded.</p></div>"
+)
+NO_VERDICT = status_line("idle", "Ready. Give a vector file, or press “Decode it” after a run on the Compress tab.")
+Shown = tuple[str, str, str]  # facts, text, verdict
+
+
+@dataclass(frozen=True)
+class DecodeState:
+    """A decoding at one moment; `matches` is None until the last token is written.
+
+    Attributes:
+        text: written so far.
+        done, num_tokens: tokens written, and N.
+        matches: whether the ids have the digest in the file.
+        where: device and dtype, as "CPU in float32".
+        seconds: since the first token was asked for.
+    """
+
+    text: str
+    done: int
+    num_tokens: int
+    matches: bool | None = None
+    where: str = ""
+    seconds: float = 0.0
+
+
+def decode_live(vectors: MemVectors, stop: Event) -> Iterator[DecodeState]:
+    """Decode on the worker's thread.
+
+    Raises:
+        ModelMismatch: the file is for a model that is not on offer here, or for other weights.
+    """
+    if vectors.model_id not in MODELS:
+        raise ModelMismatch(
+            f"The vectors were made for {vectors.model_id[:60] or 'an unnamed model'}, which this page does not have. "
+            "Decode them where that model is installed: python -m cramdemo decode."
+        )
+    lm = SHELF.get(vectors.model_id)
+    where = f"{lm.device.type.upper()} in {str(lm.dtype).removeprefix('torch.')}"
+    ids: list[int] = []
+    started, shown = time.monotonic(), 0.0
+    for token in decode_tokens(lm, vectors):
+        ids.append(token)
+        seconds = time.monotonic() - started
+        if seconds - shown >= PERIOD_SECONDS:
+            shown = seconds
+            # an unfinished character at the end would flicker; its last token brings it
+            text = lm.detokenize(ids).rstrip("\ufffd")
+            yield DecodeState(text, len(ids), vectors.num_tokens, None, where, seconds)
+        if stop.is_set():
+            return
+    matches = token_digest(ids) == vectors.token_sha256
+    yield DecodeState(lm.detokenize(ids), len(ids), vectors.num_tokens, matches, where, time.monotonic() - started)
+
+
+def facts_html(vectors: MemVectors, size: int) -> str:
+    """What a file says of itself. All of it is somebody else's words, so all of it is escaped."""
+    rows = [
+        ("Model", vectors.model_id or "not named"),
+        ("Memory tokens, K", f"{vectors.num_mem}, of width {vectors.hidden_size}"),
+        ("Tokens of text", f"{vectors.num_tokens:,}"),
+        ("Numbers", str(vectors.mem.dtype).removeprefix("torch.")),
+        ("Size", f"{size:,} bytes, {vectors.num_bytes:,} of them vectors"),
+        ("Verified", checks_words(vectors.verified)),
+        ("Created with", vectors.created_with or "not said"),
+    ]
+    cells = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(value[:200])}</td></tr>" for name, value in rows
+    )
+    return f'<div class="cd-panel cd-facts"><h3>What the file says</h3><table>{cells}</table></div>'
+
+
+def checks_words(verified: Sequence[dict[str, Any]]) -> str:
+    """The file's `verified` list in words; whatever is missing or odd in it is left out or quoted as it is."""
+    words = []
+    for check in verified[:4]:
+        where = f"{check.get('device', '?')}, {check.get('dtype', '?')}"
+        prefix, total = check.get("correct_prefix", "?"), check.get("num_tokens", "?")
+        verdict = "decoded exactly" if check.get("lossless") is True else f"{prefix} of {total} tokens decoded"
+        words.append(f"{where}: {verdict}")
+    return "; ".join(words) or "no check recorded"
+
+
+def verdict_html(state: DecodeState) -> str:
+    """Progress while it decodes, the verdict at the end."""
+    count = f"{state.done} of {plural(state.num_tokens, 'token')}"
+    if state.matches is None:
+        return status_line("running", f"Decoding: {count}", [("tokens", count)], state.done / state.num_tokens)
+    if state.matches:
+        head, kind, badge = "Identical to the original.", "lossless", "IDENTICAL"
+        why = f"All {plural(state.num_tokens, 'token id')} have the SHA-256 that the file holds"
+    else:
+        head, kind, badge = "Not the original text.", "partial", "DIFFERENT"
+        why = (
+            "The SHA-256 of the decoded token ids is not the one in the file. Where the first wrong token stands "
+            "cannot be known from the file: everything after it may be wrong, and the beginning may be right"
+        )
+    return (
+        f'<section class="cd-card" data-kind="{kind}"><header><span class="cd-badge">{badge}</span>'
+        f'<p class="cd-claim" role="status">{head}</p></header><p class="cd-proof">{why}. '
+        f"Decoded on {escape(state.where)} in {state.seconds:.2f} seconds.</p></section>"
+    )
+
+
+def decode_file(path: str | None, request: gr.Request) -> Iterator[Shown]:
+    """Read a file, say what it says, decode it; streamed."""
+    session = request.session_hash or ""
+    if not path:
+        yield NO_FACTS, "", NO_VERDICT
+        return
+    flag = STOPS.begin(session, TASK)
+    last: Shown = (NO_FACTS, "", status_line("waiting", "Reading the file"))
+    try:
+        vectors = load(path)
+        facts = facts_html(vectors, Path(path).stat().st_size)
+        last = (facts, "", status_line("waiting", "Waiting for the model"))
+        yield last
+        for state in WORKER.stream(lambda: decode_live(vectors, flag), flag):
+            last = (facts, state.text, verdict_html(state))
+            yield last
+    except CramError as error:
+        gr.Warning(escape(str(error)), title="Not decoded")
+        yield *last[:2], status_line("error", str(error))
+    finally:
+        STOPS.end(session, TASK, flag)
+
+
+def tab(queue_limit: int | None, queue_id: str) -> tuple[gr.File, Any]:
+    """Lay out the tab and connect it; gives the file component and a function that connects another trigger."""
+    with gr.Row(elem_classes="cd-columns"):
+        with gr.Column(scale=5, min_width=320, elem_classes="cd-left"):
+            file = gr.File(
+                label="A vector file (.safetensors)", file_types=[".safetensors"], height=150, elem_id="vector-file"
+            )
+            facts = gr.HTML(NO_FACTS, apply_default_css=False, elem_id="facts", elem_classes="cd-flat")
+        with gr.Column(scale=7, min_width=320, elem_classes="cd-right"):
+            verdict = gr.HTML(NO_VERDICT, apply_default_css=False, elem_id="verdict", elem_classes="cd-flat")
+            text = text_view()
+
+    def connect(event: Any) -> None:
+        event(
+            decode_file,
+            file,
+            [facts, text, verdict],
+            concurrency_limit=queue_limit,
+            concurrency_id=queue_id,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    connect(file.upload)
+    connect(file.clear)
+    return file, connect

@@ -1,0 +1,185 @@
+"""The job runner: one thread that owns the model, streams of what a run says, and Stop flags.
+
+All model work of the page goes through one `Worker`, so its thread is the compute mutex and every run keeps
+its torch state on one thread, while gradio resumes a handler on whatever thread is free. Knows no widget.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cramdemo.errors import CramError
+
+T = TypeVar("T")
+PERIOD_SECONDS = 0.08  # at least so long between two messages; a run that speaks ten times a second loses none
+WAIT_SECONDS = 0.5  # how often a run that waits for its turn looks whether it has been stopped
+_END = object()
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """The one thread on which models run."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cramdemo-model")
+        self._lock = threading.Lock()
+        self._unfinished = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits."""
+        return self._unfinished == 0
+
+    def submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Run `work` on the thread when its turn comes."""
+        with self._lock:
+            self._unfinished += 1
+        future = self._pool.submit(work, *arguments)
+        future.add_done_callback(self._finished)
+        return future
+
+    def _finished(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._unfinished -= 1
+
+    def ask(self, work: Callable[..., T], *arguments: Any, seconds: float) -> T | None:
+        """The answer of a short piece of work, or None if the thread is busy or does not answer in time."""
+        if not self.idle:
+            return None
+        future = self.submit(work, *arguments)
+        try:
+            return future.result(timeout=seconds)
+        except TimeoutError:
+            future.cancel()
+            return None
+
+    def stream(
+        self, produce: Callable[[], Iterator[T]], stop: threading.Event, period: float = PERIOD_SECONDS
+    ) -> Iterator[T]:
+        """What `produce` yields on the worker's thread, as far as the reader keeps up.
+
+        Each item must tell the whole state so far: an item that was not fetched before the next one came is
+        dropped. The last one is never dropped.
+
+        Args:
+            produce: makes the generator; it must end soon after `stop` is set.
+            stop: set from outside to stop the run, and by this function when its reader goes away.
+            period: at least so many seconds between two items.
+
+        Raises:
+            CramError: as `produce` raised it; any other exception becomes one plain sentence.
+        """
+        box: queue.Queue[Any] = queue.Queue(maxsize=1)
+        future = self.submit(_pump, produce, box, period)
+        sent: Any = None
+        try:
+            while (item := _next_item(box, future, stop)) is not _END:
+                sent = item
+                yield item
+            if future.cancelled():
+                return
+            last = _outcome(future)
+            if last is not None and last is not sent:
+                yield last
+        finally:  # may run on the server's event loop, when a tab is closed: nothing slow here
+            stop.set()
+            future.cancel()
+
+
+def _pump(produce: Callable[[], Iterator[T]], box: queue.Queue[Any], period: float) -> T | None:
+    """On the worker's thread: keep the newest item in the box; the last one is the return value too."""
+    last, shown = None, -period
+    try:
+        for last in produce():
+            now = time.monotonic()
+            if now - shown >= period:
+                shown = now
+                _replace(box, last)
+        return last
+    finally:
+        _replace(box, _END)
+
+
+def _replace(box: queue.Queue[Any], item: Any) -> None:
+    """Only one thread puts, so once a stale item is out there is room."""
+    with suppress(queue.Empty):
+        box.get_nowait()
+    box.put_nowait(item)
+
+
+def _next_item(box: queue.Queue[Any], future: Future[Any], stop: threading.Event) -> Any:
+    while True:
+        try:
+            return box.get(timeout=WAIT_SECONDS)
+        except queue.Empty:
+            if future.cancelled() or (stop.is_set() and future.cancel()):
+                return _END
+
+
+def _outcome(future: Future[T]) -> T:
+    try:
+        return future.result()
+    except CramError:
+        raise
+    except Exception as error:
+        raise CramError(plain_sentence(error)) from None
+
+
+def plain_sentence(error: BaseException) -> str:
+    """What a visitor is told of a fault in the program. The log gets its type and place, never its text,
+    which could quote the visitor's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
+    kind = type(error).__name__
+    _log.error("unexpected %s at %s", kind, place)
+    return f"Something went wrong inside the program ({kind}). Your text is still here: try again, or reload the page."
+
+
+class StopFlags:
+    """Stop flags of the runs that each browser session has begun, by task ("compress", "decode")."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flags: dict[tuple[str, str], threading.Event] = {}
+
+    def begin(self, session: str, task: str) -> threading.Event:
+        """A new flag; a run of that task that is still going is told to stop."""
+        with self._lock:
+            self._set(session, task)
+            flag = self._flags[session, task] = threading.Event()
+        return flag
+
+    def current(self, session: str, task: str) -> threading.Event:
+        """The flag of the run begun last, or a new one."""
+        with self._lock:
+            return self._flags.setdefault((session, task), threading.Event())
+
+    def stop(self, session: str, task: str) -> None:
+        """Ask the run to stop; the best so far is kept."""
+        with self._lock:
+            self._set(session, task)
+
+    def end(self, session: str, task: str, flag: threading.Event) -> None:
+        """Forget a run's flag, unless a newer run has taken its place."""
+        with self._lock:
+            if self._flags.get((session, task)) is flag:
+                del self._flags[session, task]
+
+    def forget(self, session: str) -> None:
+        """Stop everything of a session that has gone."""
+        with self._lock:
+            for key in [key for key in self._flags if key[0] == session]:
+                self._flags.pop(key).set()
+
+    def _set(self, session: str, task: str) -> None:
+        if flag := self._flags.get((session, task)):
+            flag.set()

@@ -1,0 +1,246 @@
+"""How the page looks: theme, style sheet, and the fixed words around the tabs. System fonts only."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+PAPER = "https://arxiv.org/abs/2502.13063"
+SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace")
+
+HEADER = f"""
+<header class="cd-top">
+  <svg viewBox="0 0 56 40" width="56" height="40" aria-hidden="true">
+    <g class="cd-lines"><path d="M2 6h22M2 15h18M2 24h22M2 33h12"/></g>
+    <path class="cd-arrow" d="M29 20h10m-4-4 4 4-4 4"/>
+    <g class="cd-cells"><rect x="45" y="3" width="8" height="7"/><rect x="45" y="12" width="8" height="7"/>
+    <rect x="45" y="21" width="8" height="7"/><rect x="45" y="30" width="8" height="7"/></g>
+  </svg>
+  <div>
+    <h1>cramdemo</h1>
+    <p>Cram a text into a few input vectors of a frozen language model, watch it happen, and have it proven by decoding
+    it back, token by token.
+    <a href="{PAPER}" target="_blank" rel="noopener noreferrer">The paper: arXiv 2502.13063</a></p>
+  </div>
+</header>
+"""
+
+NOTES = f"""
+<section class="cd-notes" aria-label="Good to know">
+  <div><h2>What happens</h2><p>The model’s weights never change. K vectors are put in front of it and trained until it
+  writes your text from them alone. That counts only once it has been decoded: the file’s bytes are read back and all
+  N tokens compared.</p></div>
+  <div><h2>About cram-mini</h2><p>It is trained to read memory vectors, so that a small model shows what large ones do
+  untrained: a single vector of Llama-3.1-8B can hold 1,568 tokens. Figures for the paper’s models are
+  <a href="{PAPER}" target="_blank" rel="noopener noreferrer">the paper’s</a>.</p></div>
+  <div><h2>What it is not</h2><p>Not a way to save bytes, and not understanding: the vectors give the text back, they do
+  not carry its meaning for other tasks.</p></div>
+  <div><h2>Your text</h2><p>It is kept in no log, and the file holds none of it in the clear. But whoever has the model
+  can decode the vectors: share them as you would share the text.</p></div>
+</section>
+"""
+
+
+def theme() -> gr.themes.Base:
+    """A calm paper-and-ink theme; the accents are those of the style sheet."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.stone,
+        font=SANS,
+        font_mono=MONO,
+        radius_size=gr.themes.sizes.radius_lg,
+    ).set(
+        block_radius="10px",
+        color_accent="#0b6b5c",
+        color_accent_soft="#e4f1ed",
+        color_accent_soft_dark="#17392f",
+        table_odd_background_fill="#fdfcf9",
+        table_odd_background_fill_dark="#151817",
+        body_background_fill="#f6f4ee",
+        body_background_fill_dark="#121413",
+        body_text_color="#1d1c19",
+        body_text_color_dark="#ece9e1",
+        body_text_color_subdued="#5d594f",
+        body_text_color_subdued_dark="#aaa69b",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1b1e1d",
+        background_fill_secondary="#f6f4ee",
+        background_fill_secondary_dark="#121413",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1b1e1d",
+        block_border_color="#e2ddd0",
+        block_border_color_dark="#313633",
+        border_color_primary="#e2ddd0",
+        border_color_primary_dark="#313633",
+        block_label_text_color="#5d594f",
+        block_label_text_color_dark="#aaa69b",
+        block_title_text_color="#1d1c19",
+        block_title_text_color_dark="#ece9e1",
+        block_title_text_weight="600",
+        block_info_text_color="#5d594f",
+        block_info_text_color_dark="#aaa69b",
+        input_background_fill="#fdfcf9",
+        input_background_fill_dark="#151817",
+        input_border_color="#cfc8b8",
+        input_border_color_dark="#3d433f",
+        input_placeholder_color="#706b60",
+        input_placeholder_color_dark="#8f8b81",
+        slider_color="#0b6b5c",
+        slider_color_dark="#4fcfb4",
+        button_primary_background_fill="#0b6b5c",
+        button_primary_background_fill_hover="#09594c",
+        button_primary_background_fill_dark="#4fcfb4",
+        button_primary_background_fill_hover_dark="#74dcc7",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#06231d",
+        button_secondary_background_fill="#ebe7db",
+        button_secondary_background_fill_hover="#e0dac9",
+        button_secondary_background_fill_dark="#2a2f2c",
+        button_secondary_background_fill_hover_dark="#363c38",
+        button_secondary_text_color="#1d1c19",
+        button_secondary_text_color_dark="#ece9e1",
+        button_cancel_background_fill="#ffffff",
+        button_cancel_background_fill_dark="#1b1e1d",
+        button_cancel_border_color="#a8410f",
+        button_cancel_border_color_dark="#ff9d66",
+        button_cancel_text_color="#a8410f",
+        button_cancel_text_color_dark="#ff9d66",
+        link_text_color="#0b6b5c",
+        link_text_color_dark="#4fcfb4",
+    )
+
+
+CSS = """
+:root, .gradio-container {
+  --cd-ink: #1d1c19; --cd-muted: #5d594f; --cd-line: #e2ddd0; --cd-surface: #ffffff; --cd-sunk: #f6f4ee;
+  --cd-accent: #0b6b5c; --cd-accent-soft: #d9ece6; --cd-warm: #a8410f; --cd-warm-soft: #f8e6da;
+  --cd-serif: "Iowan Old Style", "Palatino Linotype", Palatino, Charter, Georgia, serif;
+}
+.dark, .dark .gradio-container {
+  --cd-ink: #ece9e1; --cd-muted: #aaa69b; --cd-line: #313633; --cd-surface: #1b1e1d; --cd-sunk: #121413;
+  --cd-accent: #4fcfb4; --cd-accent-soft: #17392f; --cd-warm: #ff9d66; --cd-warm-soft: #44281a;
+}
+.gradio-container { max-width: 1200px !important; margin: 0 auto !important; color: var(--cd-ink); }
+.gradio-container :focus-visible { outline: 2px solid var(--cd-accent) !important; outline-offset: 2px; }
+.gradio-container button[role="tab"][aria-selected="true"] { color: var(--cd-accent); font-weight: 600; }
+.gradio-container button[role="tab"][aria-selected="true"]::after { background: var(--cd-accent); }
+.cd-flat, .cd-flat .html-container { padding: 0 !important; border: 0 !important; background: none !important;
+  overflow: visible !important; }
+.cd-flat p, .cd-flat h1, .cd-flat h2, .cd-flat h3, .cd-flat dl, .cd-flat dd, .cd-flat pre { margin: 0; }
+.cd-columns { gap: 24px !important; align-items: flex-start; }
+.cd-left, .cd-right { gap: 14px !important; }
+
+.cd-top { display: flex; gap: 18px; align-items: center; padding: 14px 0 6px; }
+.cd-top svg { flex: none; }
+.cd-top h1 { font: 600 30px/1.1 var(--cd-serif); letter-spacing: -0.01em; color: var(--cd-ink); }
+.cd-top p { margin-top: 4px; max-width: 74ch; font-size: 15.5px; line-height: 1.45; color: var(--cd-muted); }
+.cd-top a, .cd-notes a { color: var(--cd-accent); text-decoration: underline; text-underline-offset: 2px; }
+.cd-lines path { stroke: var(--cd-muted); stroke-width: 3; stroke-linecap: round; fill: none; }
+.cd-arrow { stroke: var(--cd-warm); stroke-width: 2.4; stroke-linecap: round; stroke-linejoin: round; fill: none; }
+.cd-cells rect { fill: var(--cd-accent); rx: 1.5px; }
+
+.cd-count { font-size: 13.5px; line-height: 1.5; color: var(--cd-muted); font-variant-numeric: tabular-nums; }
+.cd-count span:first-child { color: var(--cd-ink); }
+.cd-count abbr { text-decoration: underline dotted; text-underline-offset: 3px; }
+.cd-count[data-over="1"], .cd-count[data-over="1"] span { color: var(--cd-warm); font-weight: 600; }
+.dark input[type="range"] { --neutral-200: #3d433f; }
+.cd-chips { gap: 6px !important; align-items: center; flex-wrap: wrap !important; }
+.cd-chips > * { flex: 0 0 auto !important; min-width: 0 !important; width: auto !important; }
+.cd-chips-label { font-size: 13px; color: var(--cd-muted); }
+button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-weight: 500; width: auto; }
+.cd-run button { font-size: 17px; padding-block: 12px; }
+.cd-note { font-size: 13px; line-height: 1.5; color: var(--cd-muted); }
+.cd-note span { white-space: normal; font-variant-numeric: tabular-nums; }
+
+.cd-panel, .cd-status, .cd-card {
+  background: var(--cd-surface); border: 1px solid var(--cd-line); border-radius: 10px; padding: 14px 16px;
+}
+.cd-panel h3 { font-size: 13px; font-weight: 600; color: var(--cd-muted); display: flex; gap: 10px; flex-wrap: wrap;
+  align-items: baseline; justify-content: space-between; }
+.cd-empty { color: var(--cd-muted); font-size: 14px; line-height: 1.5; padding-top: 6px; }
+.cd-empty[hidden] { display: none; }
+
+.cd-flat [data-testid="status-tracker"] { display: none; }
+.cd-status { border-left: 4px solid var(--cd-line); }
+.cd-status[data-state="running"], .cd-status[data-state="waiting"] { border-left-color: var(--cd-warm); }
+.cd-status[data-state="done"] { border-left-color: var(--cd-accent); }
+.cd-status[data-state="error"] { border-left-color: var(--cd-warm); background: var(--cd-warm-soft); }
+.cd-head { font-size: 15px; font-weight: 600; color: var(--cd-ink); overflow-wrap: anywhere; }
+.cd-status[data-state="idle"] .cd-head { font-weight: 400; color: var(--cd-muted); }
+.cd-status dl { display: flex; flex-wrap: wrap; gap: 6px 24px; margin-top: 8px; }
+.cd-status dl div { display: flex; flex-direction: column-reverse; min-width: 74px; }
+.cd-status dt, .cd-figures dt { font-size: 12.5px; color: var(--cd-muted); }
+.cd-status dd { font-size: 17px; font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
+.cd-bar { height: 5px; border-radius: 3px; background: var(--cd-line); margin-top: 12px; overflow: hidden; }
+.cd-bar i { display: block; height: 100%; background: var(--cd-accent); transition: width .15s linear; }
+
+.cd-tokenview { position: relative; }
+.cd-tokens, .cd-text {
+  font: 16px/1.9 var(--cd-serif); color: var(--cd-ink); white-space: pre-wrap; overflow-wrap: anywhere;
+  max-height: 300px; overflow-y: auto; margin-top: 6px !important; padding: 2px; border-radius: 4px; background: none;
+}
+.cd-tokens[hidden], .cd-text[hidden], .cd-copy[hidden], .cd-tip[hidden] { display: none; }
+.cd-token { unicode-bidi: isolate; border-radius: 3px; padding: 2px 0; transition: background .2s;
+  box-shadow: inset 1px 0 0 var(--cd-line); }
+.cd-token.cd-right { background: var(--cd-accent-soft); box-shadow: inset 1px 0 0 var(--cd-surface); }
+.cd-token.cd-wrong { text-decoration: underline wavy var(--cd-warm) 1.5px; text-underline-offset: 4px;
+  color: var(--cd-muted); text-decoration-skip-ink: none; }
+.cd-token.cd-active, .cd-token:hover { outline: 1.5px solid var(--cd-ink); outline-offset: 0; }
+.cd-aside { font-weight: 400; }
+.cd-curves:not(.cd-has-curve) .cd-aside { display: none; }
+.cd-solved { font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
+.cd-said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+  white-space: nowrap; }
+.cd-tip { position: absolute; z-index: 5; pointer-events: none; padding: 4px 9px; border-radius: 6px;
+  white-space: nowrap; background: var(--cd-ink); color: var(--cd-surface); font-size: 13px;
+  font-variant-numeric: tabular-nums; }
+
+.cd-curves .cd-plot { display: none; }
+.cd-curves.cd-has-curve .cd-plot { display: block; height: 270px; width: 100%; }
+
+.cd-card { border-left: 4px solid var(--cd-warm); }
+.cd-card[data-kind="lossless"] { border-left-color: var(--cd-accent); }
+.cd-card header { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; }
+.cd-badge { font-size: 14px; font-weight: 700; letter-spacing: .05em; padding: 4px 11px; border-radius: 6px;
+  background: var(--cd-warm-soft); color: var(--cd-warm); border: 1.5px solid currentColor; }
+[data-kind="lossless"] .cd-badge { background: var(--cd-accent); border-color: var(--cd-accent);
+  color: var(--cd-surface); }
+.cd-claim { font-size: 18px; font-weight: 600; color: var(--cd-ink); }
+.cd-proof { margin-top: 8px !important; color: var(--cd-muted); line-height: 1.5; font-size: 14.5px; }
+.cd-figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px 20px;
+  margin-top: 14px !important; padding-top: 14px; border-top: 1px solid var(--cd-line); }
+.cd-figures dd { font-size: 18px; font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
+.cd-figures dd.cd-why { font-size: 12.5px; font-weight: 400; line-height: 1.4; color: var(--cd-muted); }
+.cd-bytes { margin-top: 14px !important; padding-top: 14px; border-top: 1px solid var(--cd-line);
+  display: grid; gap: 6px; }
+.cd-row { display: grid; grid-template-columns: minmax(128px, 30%) 1fr; gap: 10px; align-items: center;
+  font-size: 13.5px; }
+.cd-row dt { color: var(--cd-muted); }
+.cd-row dd { display: flex; align-items: center; gap: 8px; }
+.cd-row i { height: 11px; min-width: 3px; border-radius: 2px; background: var(--cd-muted); opacity: .55; }
+.cd-row:last-child i { background: var(--cd-accent); opacity: 1; }
+.cd-row b { white-space: nowrap; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
+.cd-honest { margin-top: 10px !important; font-size: 13.5px; line-height: 1.5; color: var(--cd-muted); }
+.cd-tries, .cd-actions { gap: 8px !important; flex-wrap: wrap !important; }
+
+.cd-facts table { width: 100%; border-collapse: collapse; margin-top: 6px; font-size: 14px; }
+.cd-facts th, .cd-facts td { text-align: left; vertical-align: top; padding: 6px 0;
+  border-top: 1px solid var(--cd-line); overflow-wrap: anywhere; color: var(--cd-ink);
+  font-variant-numeric: tabular-nums; }
+.cd-facts th { font-weight: 400; color: var(--cd-muted); padding-right: 14px; white-space: nowrap; }
+.cd-text { max-height: 460px; line-height: 1.6; }
+.cd-copy { font-size: 13px; padding: 2px 10px; border: 1px solid var(--cd-line); border-radius: 6px;
+  color: var(--cd-ink); background: var(--cd-sunk); cursor: pointer; }
+
+.cd-notes { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 18px 28px;
+  padding: 22px 0 8px; border-top: 1px solid var(--cd-line); margin-top: 10px; }
+.cd-notes h2 { font: 600 16px/1.3 var(--cd-serif); color: var(--cd-ink); }
+.cd-notes p { margin-top: 4px; font-size: 13.5px; line-height: 1.55; color: var(--cd-muted); }
+@media (max-width: 640px) {
+  .cd-top { align-items: flex-start; gap: 12px; }
+  .cd-top svg { width: 40px; }
+  .cd-top h1 { font-size: 25px; }
+  .cd-figures { grid-template-columns: 1fr 1fr; }
+}
+@media (prefers-reduced-motion: reduce) { .cd-bar i, .cd-token { transition: none; } }
+"""

@@ -1,0 +1,313 @@
+"""MemVectors and its file: K trained vectors of width d, and what a decoder needs to know about them.
+
+The file is safetensors with one tensor `mem` and string metadata (version 1 in the README). A file is data:
+everything about it is checked before a tensor is made, nothing in it is executed, and nothing but
+`VectorFileError` comes out of a bad one. Knows nothing of models and widgets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from cramdemo.config import MAX_NUM_MEM
+from cramdemo.errors import VectorFileError
+
+FORMAT = "cramdemo.mem"
+FORMAT_VERSION = "1"
+MAX_FILE_BYTES = 32 * 1024 * 1024
+MAX_HEADER_BYTES = 1024 * 1024
+MAX_TOKENS = 1_000_000
+MAX_HIDDEN_SIZE = 65_536
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_WHOLE = ("num_mem", "hidden_size", "num_tokens")
+_WORDS = ("model_id", "model_revision", "dtype_trained", "created_with")
+_DIGESTS = ("model_fingerprint", "tokenizer_fingerprint", "token_sha256")
+_JSON = ("verified", "metrics", "config")
+
+
+@dataclass(frozen=True)
+class MemVectors:
+    """Trained [mem] vectors of one text.
+
+    Attributes:
+        mem: (K, d), float32, float16 or bfloat16, on the CPU.
+        model_id: the model that reads them, as in `cramdemo models`.
+        model_revision: the hub commit, or "" where it is not known.
+        model_fingerprint: SHA-256 of the model (`FrozenLM.fingerprint`).
+        tokenizer_fingerprint: SHA-256 of its tokenizer.
+        num_tokens: N; greedy decoding stops after exactly so many.
+        token_sha256: `token_digest` of the text's ids.
+        dtype_trained: dtype the model ran in during optimisation.
+        verified: one dict a check: device, dtype, lossless, tokens, min_margin.
+        metrics: figures of the run, numbers and null only.
+        config: settings of the run.
+        created_with: program and version.
+    """
+
+    mem: Tensor
+    model_id: str
+    model_revision: str
+    model_fingerprint: str
+    tokenizer_fingerprint: str
+    num_tokens: int
+    token_sha256: str
+    dtype_trained: str
+    verified: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    created_with: str = ""
+
+    @property
+    def num_mem(self) -> int:
+        """K, the number of memory tokens."""
+        return self.mem.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        """d, the width of the model's input embeddings."""
+        return self.mem.shape[1]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the vectors alone, without the file's metadata."""
+        return self.mem.numel() * self.mem.element_size()
+
+
+def token_digest(token_ids: Sequence[int]) -> str:
+    """SHA-256, in hexadecimal, of the ids as little-endian int32: proves a decoded text without holding it."""
+    return hashlib.sha256(struct.pack(f"<{len(token_ids)}i", *token_ids)).hexdigest()
+
+
+def to_bytes(vectors: MemVectors) -> bytes:
+    """The vector file's bytes, version 1; the same vectors give the same bytes.
+
+    Raises:
+        VectorFileError: the vectors are not (K, d) finite numbers of a dtype the format has.
+    """
+    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    if vectors.mem.ndim != 2:
+        raise VectorFileError(f"mem has shape {tuple(vectors.mem.shape)}; a vector file holds (K, d) numbers.")
+    metadata |= {name: str(getattr(vectors, name)) for name in (*_WORDS, *_DIGESTS, *_WHOLE)}
+    try:
+        metadata |= {name: json.dumps(getattr(vectors, name), sort_keys=True, allow_nan=False) for name in _JSON}
+    except (ValueError, TypeError) as error:
+        raise VectorFileError("The figures of these vectors are not finite numbers; no file can hold them.") from error
+    data = _with_metadata(save_tensors({"mem": vectors.mem.contiguous()}), metadata)
+    from_bytes(data)  # what cannot be read must not be written
+    return data
+
+
+def from_bytes(data: bytes, name: str = "This file") -> MemVectors:
+    """Vectors read from a vector file's bytes, everything checked first.
+
+    Args:
+        data: the whole file.
+        name: how error messages call it.
+
+    Raises:
+        VectorFileError: not safetensors, not one of ours, damaged, or a newer version.
+    """
+    header = _header(data, name)
+    metadata = _metadata(header, name)
+    shape = _mem_shape(header, name)
+    whole = {key: _whole_number(metadata, key, name) for key in _WHOLE}
+    _check_sizes(shape, whole, name)
+    words: dict[str, Any] = {key: _required(metadata, key, name) for key in (*_WORDS, *_DIGESTS)}
+    for key in _DIGESTS:
+        if len(words[key]) != 64 or set(words[key]) - set("0123456789abcdef"):
+            raise VectorFileError(f"{name} is damaged: {key} is not a SHA-256. Ask for the file again.")
+    parts = {key: _json_part(metadata, key, name) for key in _JSON}
+    try:
+        mem = load_tensors(data)["mem"]
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise VectorFileError(f"{name} is damaged: its tensor cannot be read. Ask for the file again.") from error
+    if not bool(torch.isfinite(mem.float()).all()):
+        raise VectorFileError(f"{name} holds numbers that are not finite, so no model can read it.")
+    return MemVectors(mem=mem, num_tokens=whole["num_tokens"], **words, **parts)
+
+
+def save(vectors: MemVectors, path: str | Path) -> Path:
+    """Write the vector file; the old file or the new one is there at every moment.
+
+    Raises:
+        VectorFileError: the vectors cannot be written in this format.
+        OSError: the folder cannot be written.
+    """
+    target, data = Path(path), to_bytes(vectors)
+    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o666 & ~_umask())
+        os.replace(partial, target)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def load(path: str | Path) -> MemVectors:
+    """Read a vector file.
+
+    Raises:
+        VectorFileError: not found, not one of ours, damaged, or a newer version.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or "there is no such file"
+        raise VectorFileError(f"{source.name} cannot be read: {reason}. Check the name of the file.") from error
+    return from_bytes(data, source.name)
+
+
+def describe(vectors: MemVectors) -> dict[str, Any]:
+    """What a vector file says of itself, as plain values."""
+    return {
+        "model_id": vectors.model_id,
+        "model_revision": vectors.model_revision,
+        "num_mem": vectors.num_mem,
+        "hidden_size": vectors.hidden_size,
+        "num_tokens": vectors.num_tokens,
+        "vector_bytes": vectors.num_bytes,
+        "dtype": str(vectors.mem.dtype).removeprefix("torch."),
+        "dtype_trained": vectors.dtype_trained,
+        "verified": vectors.verified,
+        "metrics": vectors.metrics,
+        "config": vectors.config,
+        "token_sha256": vectors.token_sha256,
+        "model_fingerprint": vectors.model_fingerprint,
+        "tokenizer_fingerprint": vectors.tokenizer_fingerprint,
+        "created_with": vectors.created_with,
+    }
+
+
+def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
+    """A safetensors file with metadata in the order of their names; safetensors itself would write them in any."""
+    (size,) = struct.unpack("<Q", data[:8])
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + size])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _header(data: bytes, name: str) -> dict[str, Any]:
+    """The safetensors header, parsed by us so that its size is bounded before anything is trusted."""
+    if len(data) > MAX_FILE_BYTES:
+        limit = MAX_FILE_BYTES // 2**20
+        raise VectorFileError(f"{name} is larger than {limit} MB, the most a vector file can be.")
+    not_safetensors = VectorFileError(
+        f"{name} is not a safetensors file. Give a .safetensors file made by cramdemo (Download on the Compress tab)."
+    )
+    if len(data) < 10:
+        raise not_safetensors
+    (size,) = struct.unpack("<Q", data[:8])
+    if not 2 <= size <= MAX_HEADER_BYTES or data[8:9] != b"{":
+        raise not_safetensors
+    if 8 + size > len(data):
+        raise VectorFileError(f"{name} is damaged: it ends too early. Ask for the file again.")
+    try:
+        header = json.loads(data[8 : 8 + size].decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise not_safetensors from error
+    if not isinstance(header, dict):
+        raise not_safetensors
+    return header
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _metadata(header: dict[str, Any], name: str) -> dict[str, str]:
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise VectorFileError(
+            f"{name} is a safetensors file, but not one of cramdemo's [mem] vectors. "
+            "Give a file downloaded from the Compress tab or written by `cramdemo cram`."
+        )
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise VectorFileError(
+            f"{name} has format version {str(version)[:20]!r}; this program reads version {FORMAT_VERSION}. "
+            "Update cramdemo to the version that wrote it."
+        )
+    return metadata
+
+
+def _mem_shape(header: dict[str, Any], name: str) -> tuple[int, int]:
+    damaged = VectorFileError(f"{name} is damaged: it must hold one tensor `mem` of K x d numbers. Ask for it again.")
+    entry = header.get("mem")
+    if set(header) != {"__metadata__", "mem"} or not isinstance(entry, dict) or entry.get("dtype") not in DTYPES:
+        raise damaged
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and n >= 1 for n in shape):
+        raise damaged
+    if shape[0] > MAX_NUM_MEM or shape[1] > MAX_HIDDEN_SIZE:
+        raise VectorFileError(
+            f"{name} holds {shape[0]} vectors of width {shape[1]}; "
+            f"at most {MAX_NUM_MEM} of width {MAX_HIDDEN_SIZE} can be read."
+        )
+    return shape[0], shape[1]
+
+
+def _check_sizes(shape: tuple[int, int], whole: dict[str, int], name: str) -> None:
+    if shape != (whole["num_mem"], whole["hidden_size"]):
+        raise VectorFileError(
+            f"{name} is damaged: it says {whole['num_mem']} vectors of width {whole['hidden_size']}, "
+            f"but holds {shape[0]} of width {shape[1]}. Ask for the file again."
+        )
+    if not 1 <= whole["num_tokens"] <= MAX_TOKENS:
+        raise VectorFileError(f"{name} is damaged: it says {whole['num_tokens']} tokens. Ask for the file again.")
+
+
+def _required(metadata: dict[str, str], key: str, name: str) -> str:
+    value = metadata.get(key)
+    if not isinstance(value, str):
+        raise VectorFileError(f"{name} is damaged: {key} is missing. Ask for the file again.")
+    return value
+
+
+def _whole_number(metadata: dict[str, str], key: str, name: str) -> int:
+    text = _required(metadata, key, name)
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise VectorFileError(f"{name} is damaged: {key} is not a whole number. Ask for the file again.")
+    return int(text)
+
+
+def _json_part(metadata: dict[str, str], key: str, name: str) -> Any:
+    wanted = list if key == "verified" else dict
+    try:
+        value = json.loads(_required(metadata, key, name))
+        json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, which are not JSON
+    except (ValueError, RecursionError) as error:
+        raise VectorFileError(f"{name} is damaged: {key} is not JSON. Ask for the file again.") from error
+    if not isinstance(value, wanted) or (wanted is list and not all(isinstance(item, dict) for item in value)):
+        raise VectorFileError(f"{name} is damaged: {key} is not a JSON {wanted.__name__}. Ask for the file again.")
+    return value

@@ -1,0 +1,121 @@
+"""What all tests share: no network, no writes outside pytest's folders, and a model made in a second.
+
+`tiny_lm` is a random two-layer Llama behind a byte-level tokenizer, saved and loaded the way a user's model is.
+Its weights are drawn wide, so that a few vectors can make it say anything within some dozens of steps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from cramdemo import CramResult, FrozenLM
+
+SENTENCES = (
+    "The old man and the sea were tired of the other men and the other seas.",
+    "There is nothing either good or bad, but thinking makes it so.",
+    "In the beginning there was the word, and the word was with the reader.",
+)
+CACHES = ("HF_HOME", "GRADIO_TEMP_DIR", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR")
+TINY_VOCABULARY = 300
+
+settings.register_profile("cramdemo", deadline=None, database=None, derandomize=True)
+settings.load_profile("cramdemo")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything imports huggingface_hub, which reads these once."""
+    folder = tempfile.mkdtemp(prefix="cramdemo-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+
+
+@pytest.fixture(autouse=True)
+def _caches_and_outputs_stay_in_the_test_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("caches")
+    for name in CACHES:
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model: d = 64, V = 300, 128 positions, untied head, float32."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from cramdemo.pretrain import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    config = LlamaConfig(
+        vocab_size=TINY_VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.1,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    train_tokenizer(iter(SENTENCES), TINY_VOCABULARY, 128).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tiny_folder: Path) -> FrozenLM:
+    """The tiny model by the real loading path. Shared: no test may change it."""
+    from cramdemo import load_model
+
+    return load_model(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def built_in() -> FrozenLM:
+    """cram-mini. Shared: no test may change it."""
+    from cramdemo import load_model
+
+    return load_model("cram-mini", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def crammed(tiny_lm: FrozenLM) -> CramResult:
+    """A lossless run on the tiny model."""
+    from cramdemo import CramConfig, run_cram
+
+    result = run_cram(tiny_lm, "The old sea, tired.", CramConfig(num_mem=4, steps=500))
+    assert result.lossless
+    return result
+
+
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress after each step, not ten times a second."""
+    monkeypatch.setattr(importlib.import_module("cramdemo.cram"), "YIELD_SECONDS", 0.0)
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a model folder to where it may be damaged."""
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / "copies" / folder.name))
+
+    return copy

@@ -1,0 +1,202 @@
+"""The command line as a user types it: status, stdout, stderr, and the files it leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cramdemo import cram, load, save
+from cramdemo.cli import main
+from cramdemo.models import MODELS
+
+ROOT = Path(__file__).resolve().parent.parent
+EASY = "The old man and\n"
+KEYS = {
+    "num_tokens",
+    "num_mem",
+    "lossless",
+    "verified",
+    "accuracy",
+    "steps",
+    "seconds",
+    "min_margin",
+    "h_lm_bits",
+    "information_gain_bits",
+    "token_gain",
+    "vector_bytes",
+}
+
+
+@pytest.fixture(scope="module")
+def crammed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A text file and the vector file made of it by the command line."""
+    folder = tmp_path_factory.mktemp("crammed")
+    text, vectors = folder / "easy.txt", folder / "easy.safetensors"
+    text.write_bytes(EASY.encode())
+    assert main(["cram", str(text), "-o", str(vectors), "--num-mem", "8"]) == 0
+    return text, vectors
+
+
+def _stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_text_comes_back_byte_for_byte_with_its_final_newline(
+    crammed: tuple[Path, Path], capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    text, vectors = crammed
+    assert main(["decode", str(vectors)]) == 0
+    assert capfdbinary.readouterr().out == text.read_bytes()
+    assert main(["decode", str(vectors), "-o", str(tmp_path / "back.txt")]) == 0
+    assert (tmp_path / "back.txt").read_bytes() == text.read_bytes()
+    assert capfdbinary.readouterr().out == b""
+
+
+def test_json_of_cram_is_one_object_with_every_promised_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _stdin(monkeypatch, EASY.encode())
+    assert main(["cram", "-", "-o", str(tmp_path / "v.safetensors"), "--num-mem", "8", "--json"]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert set(report) >= KEYS
+    assert report["lossless"] is True
+    assert report["verified"][0]["lossless"] is True
+    assert report["vector_bytes"] == 8 * load(tmp_path / "v.safetensors").hidden_size * 4
+    assert captured.err == ""  # no progress bar in a pipe
+
+
+def test_a_run_out_of_steps_exits_3_and_still_writes_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("Colourless green ideas sleep furiously beside 7319 umbrellas. " * 3)
+    assert main(["cram", str(text), "-o", str(tmp_path / "v.safetensors"), "--steps", "3"]) == 3
+    assert "Not lossless" in capsys.readouterr().out
+    assert load(tmp_path / "v.safetensors").num_tokens > 16
+    assert main(["decode", str(tmp_path / "v.safetensors")]) == 3
+    assert "not the original text" in capsys.readouterr().err
+
+
+def test_without_output_the_file_is_named_after_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("note.txt").write_text("Hi")
+    assert main(["cram", "note.txt", "--steps", "2"]) in (0, 3)
+    assert "note.safetensors" in capsys.readouterr().out
+    assert Path("note.safetensors").is_file()
+
+
+def test_inspect_and_models_print_the_same_facts_as_json(
+    crammed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, vectors = crammed
+    assert main(["inspect", str(vectors), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["model_id"], facts["num_mem"]) == ("cram-mini", 8)
+    assert main(["inspect", str(vectors)]) == 0
+    assert "model_id: cram-mini" in capsys.readouterr().out
+    assert main(["models", "--json"]) == 0
+    (row,) = [r for r in json.loads(capsys.readouterr().out) if r["name"] == "cram-mini"]
+    assert "source" not in row
+    assert main(["models"]) == 0
+    assert "cram-mini" in capsys.readouterr().out
+
+
+BAD = {
+    "no such file": (["cram", "missing.txt"], "missing.txt: No such file"),
+    "empty text": (["cram", "empty.txt"], "The text is empty"),
+    "not UTF-8": (["cram", "latin.txt"], "latin.txt is not UTF-8: byte 3"),
+    "too long": (["cram", "book.txt"], "takes at most"),
+    "no such model": (["cram", "ok.txt", "--model", "gpt-17"], "no model 'gpt-17'"),
+    "K of zero": (["cram", "ok.txt", "--num-mem", "0"], "num_mem is 0"),
+    "K too large": (["cram", "ok.txt", "--num-mem", "129"], "num_mem is 129"),
+    "margin not a number": (["cram", "ok.txt", "--margin", "nan"], "margin is nan"),
+    "unknown precision": (["cram", "ok.txt", "--precision", "int3"], "precision is 'int3'"),
+    "no folder for the output": (["cram", "ok.txt", "-o", "nowhere/v.safetensors"], "no folder 'nowhere'"),
+    "text as vectors": (["decode", "ok.txt"], "ok.txt is not a safetensors file"),
+    "missing vectors": (["inspect", "missing.safetensors"], "missing.safetensors cannot be read"),
+    "bench without books": (["bench", "built-in"], "--corpus DIR"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_on_stderr_and_status_2(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ok.txt").write_text("All is well.")
+    Path("empty.txt").write_bytes(b"")
+    Path("latin.txt").write_bytes(b"caf\xe9")
+    Path("book.txt").write_text("word and " * 3000)
+    arguments, sentence = BAD[case]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert str(tmp_path) not in captured.err
+
+
+def test_a_file_s_control_characters_do_not_reach_the_terminal(
+    crammed: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = replace(load(crammed[1]), created_with="\x1b[2Jboo")
+    save(vectors, tmp_path / "v.safetensors")
+    assert main(["inspect", str(tmp_path / "v.safetensors")]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\\x1b[2Jboo" in printed
+
+
+def test_a_file_does_not_choose_which_folder_is_loaded_as_its_model(
+    crammed: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = replace(load(crammed[1]), model_id=str(MODELS["cram-mini"].source))
+    save(vectors, tmp_path / "v.safetensors")
+    assert main(["decode", str(tmp_path / "v.safetensors")]) == 2
+    assert "say where: --model FOLDER" in capsys.readouterr().err
+    assert main(["decode", str(tmp_path / "v.safetensors"), "--model", "cram-mini"]) == 0
+
+
+def test_ctrl_c_keeps_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed_at_third_progress(*arguments: Any, **settings: Any) -> Iterator[Any]:
+        for count, item in enumerate(cram(*arguments, **settings)):
+            if count == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield item
+
+    monkeypatch.setattr("cramdemo.cli.cram", pressed_at_third_progress)
+    text, vectors = tmp_path / "long.txt", tmp_path / "long.safetensors"
+    text.write_text("Seventeen purple 9931 zebras quietly vote on Thursdays. " * 4)
+    assert main(["cram", str(text), "-o", str(vectors), "--steps", "100000", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["reason"] == "stopped"
+    assert load(vectors).num_mem == 1
+
+
+def test_help_of_every_command_names_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("cram", "decode", "inspect", "models", "bench", "pretrain"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert "--json" in capsys.readouterr().out or command == "pretrain"
+
+
+def test_the_module_runs_as_a_program_and_rejects_an_unknown_command() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "cramdemo", "squash"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    assert "invalid choice: 'squash'" in run.stderr

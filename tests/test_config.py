@@ -1,0 +1,124 @@
+"""Settings: each limit is refused with its own name, nothing can be changed afterwards, defaults are valid."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import cramdemo.config
+from cramdemo import ConfigError, CramConfig
+from cramdemo.config import MAX_NUM_MEM, MAX_NUM_MEM_PAGE, MAX_RESTARTS, MAX_SECONDS, MAX_SEED, MAX_STEPS
+
+REFUSED: list[tuple[str, Any]] = [
+    ("num_mem", 0),
+    ("num_mem", MAX_NUM_MEM + 1),
+    ("num_mem", 1.0),
+    ("num_mem", True),
+    ("num_mem", "4"),
+    ("num_mem", None),
+    ("steps", 0),
+    ("steps", MAX_STEPS + 1),
+    ("steps", math.inf),
+    ("growth", -1),
+    ("growth", 10_000_000),
+    ("warmup_steps", -1),
+    ("warmup_steps", MAX_STEPS + 1),
+    ("restarts", 0),
+    ("restarts", MAX_RESTARTS + 1),
+    ("seed", -1),
+    ("seed", MAX_SEED + 1),
+    ("seed", 0.5),
+    ("margin", -0.1),
+    ("margin", 101),
+    ("margin", math.nan),
+    ("margin", False),
+    ("temperature", 0),
+    ("temperature", 101),
+    ("temperature", math.inf),
+    ("temperature", "hot"),
+    ("learning_rate", 0),
+    ("learning_rate", -1.0),
+    ("learning_rate", 101),
+    ("learning_rate", math.nan),
+    ("seconds", 0),
+    ("seconds", MAX_SECONDS + 1),
+    ("seconds", math.inf),
+    ("init", "zeros"),
+    ("init", None),
+    ("precision", "int8"),
+    ("precision", ["float32"]),
+]
+ALLOWED: list[tuple[str, Any]] = [
+    ("num_mem", 1),
+    ("num_mem", MAX_NUM_MEM),
+    ("steps", 1),
+    ("steps", MAX_STEPS),
+    ("growth", 0),
+    ("warmup_steps", 0),
+    ("restarts", MAX_RESTARTS),
+    ("seed", 0),
+    ("seed", MAX_SEED),
+    ("margin", 0),
+    ("temperature", 0.25),
+    ("learning_rate", None),
+    ("seconds", None),
+    ("seconds", 0.1),
+    ("seconds", MAX_SECONDS),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_a_value_out_of_range_is_refused_by_name_with_what_to_give(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} is .*; (give a (whole )?number from .* to|choose from) .*\.$"):
+        CramConfig(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), ALLOWED)
+def test_a_limit_itself_is_allowed(name: str, value: Any) -> None:
+    assert getattr(CramConfig(**{name: value}), name) == value
+
+
+def test_every_setting_has_a_limit_that_is_tested() -> None:
+    assert {name for name, _ in REFUSED} == {f.name for f in dataclasses.fields(CramConfig)}
+
+
+def test_replace_checks_again() -> None:
+    with pytest.raises(ConfigError, match=r"^steps is 0"):
+        dataclasses.replace(CramConfig(), steps=0)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(CramConfig)])
+def test_a_config_cannot_be_changed(name: str) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(CramConfig(), name, 1)
+
+
+def test_for_model_fills_only_what_is_not_given() -> None:
+    entry = SimpleNamespace(learning_rate=0.37)
+    assert CramConfig.for_model(entry).learning_rate == 0.37
+    assert CramConfig.for_model(entry, learning_rate=None, steps=None) == CramConfig(learning_rate=0.37)
+    given = CramConfig.for_model(entry, learning_rate=0.5, num_mem=3)
+    assert (given.learning_rate, given.num_mem) == (0.5, 3)
+
+
+def test_for_model_refuses_an_unknown_setting_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"no setting 'stepz'.*\bsteps\b"):
+        CramConfig.for_model(SimpleNamespace(learning_rate=0.1), stepz=3)
+
+
+def test_the_page_s_limit_is_within_the_command_line_s() -> None:
+    assert (MAX_NUM_MEM_PAGE, MAX_NUM_MEM) == (32, 128)
+
+
+def test_config_is_free_of_torch() -> None:
+    """So that `--help` need not import it; the package as a whole does."""
+    source = ast.parse(Path(cramdemo.config.__file__).read_text(encoding="utf-8"))
+    imported = {n.module for n in ast.walk(source) if isinstance(n, ast.ImportFrom)}
+    imported |= {a.name for n in ast.walk(source) if isinstance(n, ast.Import) for a in n.names}
+    assert not {str(name).split(".")[0] for name in imported} & {"torch", "transformers", "numpy", "gradio"}

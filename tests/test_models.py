@@ -1,0 +1,256 @@
+"""FrozenLM against the plain transformers model, the fingerprint, and what may not be loaded."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cramdemo import ConfigError, FrozenLM, ModelError, load_model
+from cramdemo.models import ASSETS, BUILT_IN, MODELS
+
+MEGABYTE = 1_000_000
+Copy = Callable[[Path], Path]
+
+
+def _plain(folder: Path) -> Any:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
+
+
+def _ids(*shape: int, vocabulary: int) -> torch.Tensor:
+    return torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(("num_mem", "num_tokens"), [(1, 1), (1, 6), (3, 5), (8, 2)])
+def test_text_logits_are_the_plain_model_s_on_vectors_and_text_joined(
+    tiny_lm: FrozenLM, tiny_folder: Path, num_mem: int, num_tokens: int
+) -> None:
+    """Token 0 is predicted from the last vector, and the last token's own row is not needed."""
+    ids = _ids(2, num_tokens, vocabulary=tiny_lm.vocab_size)
+    mem = torch.randn(2, num_mem, tiny_lm.hidden_size, generator=torch.Generator().manual_seed(4))
+    plain = _plain(tiny_folder)
+    with torch.no_grad():
+        embeds = plain.get_input_embeddings().weight[ids]
+        expected = plain(inputs_embeds=torch.cat([mem, embeds], dim=1)).logits[:, num_mem - 1 : -1]
+        found = tiny_lm.text_logits(mem, ids)
+    assert found.shape == (2, num_tokens, tiny_lm.vocab_size)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bare_logits_are_the_plain_model_s_on_the_text_alone(tiny_lm: FrozenLM, tiny_folder: Path) -> None:
+    ids = _ids(2, 7, vocabulary=tiny_lm.vocab_size)
+    with torch.no_grad():
+        expected = _plain(tiny_folder)(input_ids=ids).logits[:, :-1]
+    torch.testing.assert_close(tiny_lm.bare_logits(ids), expected, rtol=1e-4, atol=1e-5)
+    assert tiny_lm.bare_logits(ids[:, :1]).shape == (2, 0, tiny_lm.vocab_size)
+
+
+def test_gradient_flows_to_the_vectors_and_to_no_weight(tiny_lm: FrozenLM) -> None:
+    mem = torch.randn(1, 2, tiny_lm.hidden_size, generator=torch.Generator().manual_seed(5)).requires_grad_(True)
+    logits = tiny_lm.text_logits(mem, _ids(1, 4, vocabulary=tiny_lm.vocab_size))
+    (gradient,) = torch.autograd.grad(logits[0, 3].sum(), mem)
+    assert bool(torch.isfinite(gradient).all())
+    assert bool((gradient != 0).any(-1).all())
+    assert not any(p.requires_grad for p in tiny_lm.model.parameters())
+    assert not tiny_lm.model.training
+
+
+def test_a_later_token_does_not_change_an_earlier_prediction(tiny_lm: FrozenLM) -> None:
+    ids = _ids(1, 6, vocabulary=tiny_lm.vocab_size)
+    mem = torch.zeros(1, 1, tiny_lm.hidden_size)
+    other = ids.clone()
+    other[0, 4] = (other[0, 4] + 1) % tiny_lm.vocab_size
+    with torch.no_grad():
+        first, second = tiny_lm.text_logits(mem, ids)[0], tiny_lm.text_logits(mem, other)[0]
+    torch.testing.assert_close(first[:5], second[:5], rtol=0, atol=1e-6)
+    assert not torch.allclose(first[5], second[5])
+
+
+def test_width_vocabulary_and_context_are_read_from_the_model(tiny_lm: FrozenLM) -> None:
+    assert (tiny_lm.hidden_size, tiny_lm.vocab_size, tiny_lm.context) == (64, 300, 128)
+    assert tiny_lm.max_tokens(28) == 100
+    assert (tiny_lm.device.type, tiny_lm.dtype) == ("cpu", torch.float32)
+
+
+def test_the_built_in_model_loads_with_plain_transformers_and_gives_the_same_logits(built_in: FrozenLM) -> None:
+    folder = Path(MODELS[BUILT_IN].source)
+    text = "We were tired of the sea."
+    ids = AutoTokenizer.from_pretrained(folder)(text).input_ids
+    assert ids == built_in.tokenize(text)
+    with torch.no_grad():
+        expected = _plain(folder)(input_ids=torch.tensor([ids])).logits[:, :-1]
+    torch.testing.assert_close(built_in.bare_logits(torch.tensor([ids])), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_table_agrees_with_the_built_in_model(built_in: FrozenLM) -> None:
+    entry = MODELS[BUILT_IN]
+    assert entry.parameters == sum(p.numel() for p in built_in.model.parameters())
+    assert (entry.hidden_size, entry.vocab_size, entry.context) == (
+        built_in.hidden_size,
+        built_in.vocab_size,
+        built_in.context,
+    )
+    assert len(built_in.tokenizer) == entry.vocab_size
+    assert entry.learning_rate == built_in.learning_rate
+
+
+def test_the_built_in_files_fit_a_plain_git_push() -> None:
+    sizes = {p.name: p.stat().st_size for p in (ASSETS / BUILT_IN).rglob("*") if p.is_file()}
+    assert {name: size for name, size in sizes.items() if size >= 10 * MEGABYTE} == {}
+    assert sum(sizes.values()) < 40 * MEGABYTE
+
+
+def test_the_built_in_encoder_gives_as_many_vectors_as_asked_and_no_more_than_it_has(built_in: FrozenLM) -> None:
+    ids = torch.tensor([built_in.tokenize("We were tired of the sea.")])
+    assert built_in.encoder is not None
+    assert built_in.encode(ids, 2).shape == (1, 2, built_in.hidden_size)
+    with pytest.raises(ConfigError, match=f"at most {built_in.encoder.max_mem} vectors"):
+        built_in.encode(ids, built_in.encoder.max_mem + 1)
+
+
+def test_a_model_without_encoder_says_so(tiny_lm: FrozenLM) -> None:
+    with pytest.raises(ConfigError, match="no memory encoder"):
+        tiny_lm.encode(torch.tensor([[1, 2]]), 1)
+
+
+def test_the_fingerprint_does_not_depend_on_the_dtype_loaded(built_in: FrozenLM) -> None:
+    half = load_model(BUILT_IN, device="cpu", precision="bfloat16")
+    assert half.dtype == torch.bfloat16
+    assert half.fingerprint == built_in.fingerprint
+    assert half.tokenizer_fingerprint == built_in.tokenizer_fingerprint
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"])
+def test_one_number_changed_on_disk_changes_the_fingerprint(
+    tiny_lm: FrozenLM, tiny_folder: Path, copy_of: Copy, name: str
+) -> None:
+    folder = copy_of(tiny_folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][-1, -1] += 1e-3
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_model(str(folder), device="cpu").fingerprint != tiny_lm.fingerprint
+
+
+def test_the_fingerprint_depends_on_the_architecture(tiny_lm: FrozenLM, tiny_folder: Path, copy_of: Copy) -> None:
+    """Other numbers of heads read the same bytes as another function."""
+    folder = copy_of(tiny_folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_model(str(folder), device="cpu").fingerprint != tiny_lm.fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_how_the_checkpoint_is_cut_into_files(
+    tiny_lm: FrozenLM, tiny_folder: Path, copy_of: Copy
+) -> None:
+    folder = copy_of(tiny_folder)
+    (folder / "model.safetensors").unlink()
+    _plain(tiny_folder).save_pretrained(folder, max_shard_size="50KB")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    assert load_model(str(folder), device="cpu").fingerprint == tiny_lm.fingerprint
+
+
+def test_another_vocabulary_changes_the_tokenizer_fingerprint_only(
+    tiny_lm: FrozenLM, tiny_folder: Path, copy_of: Copy
+) -> None:
+    folder = copy_of(tiny_folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    (a, b) = list(vocabulary)[10:12]
+    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    other = load_model(str(folder), device="cpu")
+    assert other.fingerprint == tiny_lm.fingerprint
+    assert other.tokenizer_fingerprint != tiny_lm.tokenizer_fingerprint
+
+
+def _refused(folder: Path) -> str:
+    """The sentence that refuses a folder; it names no place on this machine."""
+    with pytest.raises(ModelError) as refused:
+        load_model(str(folder), device="cpu")
+    assert str(folder.parent) not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["gpt-17", "", "no/such-model", "a\0b"])
+def test_an_unknown_name_is_refused_with_the_names_on_offer(name: str) -> None:
+    with pytest.raises(ModelError, match=f"no model .*{BUILT_IN}"):
+        load_model(name)
+
+
+def test_an_unknown_precision_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"precision is 'int3'.*bfloat16"):
+        load_model(BUILT_IN, precision="int3")
+
+
+def test_pickled_weights_are_refused_unopened(tiny_folder: Path, copy_of: Copy) -> None:
+    folder = copy_of(tiny_folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"never opened")
+    assert "no safetensors weights" in _refused(folder)
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 100, 5000, -1])
+def test_cut_off_weights_are_refused(tiny_folder: Path, copy_of: Copy, size: int) -> None:
+    weights = copy_of(tiny_folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    assert "cannot be loaded" in _refused(weights.parent)
+
+
+def test_a_weight_missing_from_the_checkpoint_is_refused(tiny_folder: Path, copy_of: Copy) -> None:
+    """Transformers would draw it at random, and the vectors made would decode nowhere else."""
+    folder = copy_of(tiny_folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "damaged or incomplete" in _refused(folder)
+
+
+def test_a_stray_damaged_safetensors_file_is_refused(tiny_folder: Path, copy_of: Copy) -> None:
+    folder = copy_of(tiny_folder)
+    (folder / "stray.safetensors").write_bytes(b"abc")
+    assert "damaged or incomplete" in _refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", "{"), ("config.json", "[]"), ("config.json", '{"model_type": "frog"}'), ("tokenizer.json", "{")],
+)
+def test_damaged_json_is_refused(tiny_folder: Path, copy_of: Copy, name: str, content: str) -> None:
+    folder = copy_of(tiny_folder)
+    (folder / name).write_text(content)
+    assert "cannot be loaded" in _refused(folder)
+
+
+def test_a_damaged_encoder_is_refused(built_in: FrozenLM, copy_of: Copy) -> None:
+    folder = copy_of(Path(MODELS[BUILT_IN].source))
+    (folder / "encoder" / "config.json").write_text('{"max_mem": 3}')
+    assert "damaged or incomplete" in _refused(folder)
+
+
+def test_code_in_a_model_folder_is_never_run(
+    tiny_folder: Path, copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to itself transformers asks on the terminal, and runs the code on a "y"."""
+    folder = copy_of(tiny_folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "frog.FrogConfig", "AutoModelForCausalLM": "frog.FrogLM"}
+    config["model_type"] = "frog"
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "frog.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    assert "cannot be loaded" in _refused(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_s_model_goes_by_the_folder_s_name(tiny_lm: FrozenLM) -> None:
+    """The name is written into vector files, which must not tell where their maker keeps things."""
+    assert tiny_lm.name == "tiny"

@@ -1,0 +1,214 @@
+"""A toy of the built-in model: resumable to the last bit, and exported as what the product loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from cramdemo import CramConfig, load_model, run_cram
+from cramdemo.pretrain import Curriculum, PretrainConfig, Trainer, export, pretrain, tokenise_corpus, train_tokenizer
+
+SENTENCES = (
+    "The old man and the sea were tired of the other men and the other seas.",
+    "There is nothing either good or bad, but thinking makes it so.",
+    "In the beginning there was the word, and the word was with the reader.",
+)
+TOY = PretrainConfig(
+    vocab_size=280,
+    hidden_size=32,
+    intermediate_size=64,
+    layers=2,
+    heads=2,
+    context=64,
+    lm_steps=4,
+    memory_steps=8,
+    lm_length=16,
+    batch_positions=64,
+    warmup_steps=2,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer(iter(SENTENCES), TOY.vocab_size, TOY.context)
+
+
+@pytest.fixture(scope="module")
+def tokens(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    return tokenise_corpus(tokenizer, iter(SENTENCES * 4))
+
+
+@pytest.fixture(scope="module")
+def trained(tokens: torch.Tensor) -> Trainer:
+    """All steps in one go."""
+    trainer = Trainer(TOY, tokens)
+    for _ in range(TOY.total_steps):
+        trainer.train_step()
+    return trainer
+
+
+def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {f"lm.{n}": p for n, p in trainer.lm.state_dict().items()} | {
+        f"encoder.{n}": p for n, p in trainer.encoder.state_dict().items()
+    }
+
+
+def _differing(first: Trainer, second: Trainer) -> list[str]:
+    ours, theirs = _weights(first), _weights(second)
+    return [name for name in ours.keys() | theirs.keys() if not torch.equal(ours[name], theirs[name])]
+
+
+@pytest.mark.parametrize("stop_at", [2, 4, 5, 9], ids=["plain phase", "at the change", "just after it", "memory phase"])
+def test_a_run_stopped_and_resumed_gets_the_weights_of_one_that_was_not(
+    trained: Trainer, tokens: torch.Tensor, tmp_path: Path, stop_at: int
+) -> None:
+    first = Trainer(TOY, tokens)
+    for _ in range(stop_at):
+        first.train_step()
+    first.save(tmp_path)
+    torch.manual_seed(1234)  # nothing may come from the global generator
+    second = Trainer(TOY, tokens)
+    second.load(tmp_path)
+    assert second.step == stop_at
+    assert second.curriculum == first.curriculum
+    assert _differing(second, first) == []
+    while second.step < TOY.total_steps:
+        second.train_step()
+    assert _differing(second, trained) == []
+    assert second.curriculum == trained.curriculum
+
+
+def test_saving_does_not_change_the_run_and_leaves_one_file(
+    trained: Trainer, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    trainer = Trainer(TOY, tokens)
+    for _ in range(TOY.total_steps):
+        trainer.train_step()
+        trainer.save(tmp_path)
+    assert _differing(trainer, trained) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+def test_training_changes_every_weight_and_both_phases_have_their_batches(tokens: torch.Tensor) -> None:
+    trainer, untrained = Trainer(TOY, tokens), Trainer(TOY, tokens)
+    records = [trainer.train_step() for _ in range(TOY.total_steps)]
+    assert all("lm_loss" in record for record in records[: TOY.lm_steps])
+    later = ["lm_loss" in record for record in records[TOY.lm_steps :]]
+    assert later == [step % TOY.lm_every == 0 for step in range(TOY.lm_steps, TOY.total_steps)]
+    assert {"lm.model.embed_tokens.weight", "encoder.project.weight", "encoder.queries"} <= set(
+        _differing(trainer, untrained)
+    )
+    assert records[0]["lm_loss"] == pytest.approx(math.log(TOY.vocab_size), rel=0.1)  # untrained: uniform
+
+
+def test_the_seed_decides_the_run_and_global_random_numbers_are_left_alone(tokens: torch.Tensor) -> None:
+    before = torch.get_rng_state()
+    first, second, other = Trainer(TOY, tokens), Trainer(TOY, tokens), Trainer(dataclasses.replace(TOY, seed=1), tokens)
+    for trainer in (first, second):
+        trainer.train_step()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert _differing(first, second) == []
+    assert "lm.model.embed_tokens.weight" in _differing(other, second)
+
+
+def test_the_learning_rate_warms_up_in_both_phases_and_ends_near_zero(tokens: torch.Tensor) -> None:
+    trainer = Trainer(TOY, tokens)
+    rates = []
+    for trainer.step in range(TOY.total_steps):
+        rates.append(trainer.learning_rate())
+    assert rates[0] < rates[1] == TOY.learning_rate
+    assert rates[TOY.lm_steps] < rates[TOY.lm_steps + 1] == TOY.memory_learning_rate
+    assert 0 < rates[-1] < 0.5 * TOY.memory_learning_rate
+    assert max(rates) == TOY.learning_rate
+
+
+def test_the_curriculum_grows_after_good_batches_only() -> None:
+    curriculum = Curriculum()
+    before = dict(curriculum.lengths)
+    for _ in range(50):
+        curriculum.update(1, 0.5)
+    assert curriculum.lengths == before
+    for _ in range(50):
+        curriculum.update(1, 1.0)
+    assert curriculum.lengths[1] > before[1]
+    assert {k: n for k, n in curriculum.lengths.items() if k != 1} == {k: n for k, n in before.items() if k != 1}
+
+
+def test_the_exported_model_is_the_trained_one_in_bfloat16(
+    trained: Trainer, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    export(trained, tokenizer, tmp_path / "toy")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "toy")
+    ours = trained.lm.state_dict()
+    assert all(torch.equal(p, ours[name].to(torch.bfloat16)) for name, p in plain.state_dict().items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "toy")(SENTENCES[0]).input_ids == tokenizer(SENTENCES[0]).input_ids
+
+    lm = load_model(str(tmp_path / "toy"), device="cpu")
+    ids = torch.tensor([lm.tokenize("The old sea")])
+    with torch.no_grad():
+        text = trained.lm.get_input_embeddings()(ids)
+        expected = trained.encoder(text, 2)
+    torch.testing.assert_close(lm.encode(ids, 2), expected, rtol=0.1, atol=0.1)
+    result = run_cram(lm, "The old sea", CramConfig(num_mem=2, steps=2, init="encoder"))
+    assert result.vectors.hidden_size == TOY.hidden_size
+
+
+def test_exported_files_are_small_and_an_older_export_is_replaced(
+    trained: Trainer, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    (tmp_path / "encoder").mkdir()
+    for old in ("model-00001-of-00009.safetensors", "other.safetensors", "encoder/other.safetensors"):
+        (tmp_path / old).write_bytes(b"old")
+    export(trained, tokenizer, tmp_path)
+    export(trained, tokenizer, tmp_path)
+    files = {str(p.relative_to(tmp_path)): p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()}
+    assert not [name for name in files if "of-00009" in name or "other" in name]
+    assert max(files.values()) < 10_000_000
+    assert {"config.json", "tokenizer.json", "model.safetensors", "encoder/config.json"} <= set(files)
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+
+
+def test_export_cuts_a_model_of_the_built_in_shape_into_files_under_ten_megabytes(
+    tokenizer: PreTrainedTokenizerFast, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    trainer = Trainer(PretrainConfig(), tokens)
+    export(trainer, tokenizer, tmp_path)
+    sizes = [p.stat().st_size for p in tmp_path.rglob("*.safetensors")]
+    assert len(sizes) > 3
+    assert max(sizes) < 10_000_000
+    assert sum(sizes) < 40_000_000
+
+
+@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_a_trained_tokenizer_gives_every_string_back(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    ids = tokenizer(text).input_ids
+    assert all(0 <= i < TOY.vocab_size for i in ids)
+    assert tokenizer.decode(ids) == text
+
+
+def test_a_corpus_becomes_its_books_behind_one_another(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens = tokenise_corpus(tokenizer, iter(SENTENCES))
+    assert tokenizer.decode(tokens.tolist()) == "".join(SENTENCES)
+
+
+def test_pretrain_goes_on_where_it_was_stopped_and_writes_the_model_at_the_end(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text(" ".join(SENTENCES * 4), encoding="utf-8")
+    assert list(pretrain(TOY, corpus, tmp_path / "out", minutes=0)) == []
+    stopped = (tmp_path / "out" / "checkpoint.safetensors").read_bytes()
+    steps = [record["step"] for record in pretrain(TOY, corpus, tmp_path / "out")]
+    assert steps == list(range(1, TOY.total_steps + 1))
+    assert (tmp_path / "out" / "checkpoint.safetensors").read_bytes() != stopped
+    log = (tmp_path / "out" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in log] == steps
+    assert load_model(str(tmp_path / "out" / "model"), device="cpu").vocab_size == TOY.vocab_size
+    assert list(pretrain(TOY, corpus, tmp_path / "out")) == []

@@ -1,0 +1,53 @@
+"""The tiny model on offer under a name, so that handlers can be called without the built-in one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from cramdemo.config import CramConfig
+from cramdemo.models import MODELS, ModelEntry
+from cramdemo.ui import shelf
+from cramdemo.ui.live import LiveState, run_live
+
+TINY = "tiny"
+SOLVABLE = "The old sea, tired."
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Name of the tiny model in the table; the shelf is emptied before and after."""
+    entry = ModelEntry(TINY, str(tiny_folder), 1, 64, 300, 128, 0.1, "MIT", "For tests.")
+    monkeypatch.setitem(MODELS, TINY, entry)
+    empty_shelf()
+    yield TINY
+    shelf.WORKER.submit(empty_shelf).result()
+
+
+def empty_shelf() -> None:
+    shelf.SHELF._key = shelf.SHELF._lm = None
+
+
+@pytest.fixture
+def request_of() -> object:
+    """Stands for gr.Request: a browser session."""
+    return SimpleNamespace(session_hash="a-session")
+
+
+@pytest.fixture
+def states(tiny: str) -> list[LiveState]:
+    """All states of a lossless run."""
+    return list(run_live(SOLVABLE, tiny, CramConfig(num_mem=4, steps=500), threading.Event()))
+
+
+@pytest.fixture
+def warnings_shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Texts of the toasts that handlers show."""
+    found: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: found.append(message))
+    return found

@@ -1,0 +1,67 @@
+"""The result card: what it claims follows from the verification, and its bytes are honest."""
+
+import dataclasses
+import zlib
+
+import pytest
+
+from cramdemo import CramConfig, run_cram
+from cramdemo.ui.card import Suggestions, byte_sizes, card_html, plural, suggestions
+
+TEXT = "The old sea, tired."
+
+
+@pytest.fixture(scope="module")
+def failed(tiny_lm):
+    result = run_cram(tiny_lm, "bad thinking, reader", CramConfig(steps=1))
+    assert not result.lossless
+    return result
+
+
+def test_lossless_is_said_with_what_was_verified(crammed):
+    html = card_html(TEXT, crammed, Suggestions())
+    n = crammed.num_tokens
+    assert "LOSSLESS" in html
+    assert f"Decoded {n} of {n} tokens from the file’s bytes" in html
+    assert "CPU in float32" in html and f"{crammed.verification.min_margin:.2f}" in html
+
+
+def test_lossless_is_not_said_when_only_teacher_forcing_is_exact(crammed):
+    check = dataclasses.replace(crammed.verification, lossless=False, correct_prefix=3)
+    result = dataclasses.replace(crammed, verifications=[*crammed.verifications, check])
+    assert result.accuracy == 1.0
+    html = card_html(TEXT, result, Suggestions())
+    assert "lossless" not in html.lower()
+    assert f"3 of {result.num_tokens} tokens decoded" in html
+    assert f"teacher-forced, {result.num_tokens} of {result.num_tokens} are right" in html
+
+
+def test_bytes_are_those_of_text_zlib_and_vectors(crammed):
+    sizes = [size for _, size in byte_sizes("é" * 100, crammed)]
+    assert sizes == [200, len(zlib.compress("é".encode() * 100, 9)), 4 * 64 * 4]
+
+
+def test_card_says_that_the_text_is_smaller_only_where_it_is(crammed):
+    assert "no compression" in card_html(TEXT, crammed, Suggestions())
+    noise = "".join(chr(0x4E00 + 7919 * i % 20000) for i in range(4000))
+    assert "no compression" not in card_html(noise, crammed, Suggestions())
+
+
+def test_lossless_run_suggests_nothing(crammed):
+    assert suggestions(crammed, CramConfig(), "") == Suggestions()
+
+
+def test_failed_run_suggests_more_of_each_and_a_shorter_text(failed):
+    found = suggestions(failed, CramConfig(num_mem=3, steps=100), "bad")
+    assert found == Suggestions(num_mem=6, steps=200, shorter="bad")
+
+
+def test_suggestions_stay_inside_the_limits_of_the_page(failed):
+    found = suggestions(failed, CramConfig(num_mem=32, steps=100_000), "")
+    assert found == Suggestions()
+    assert suggestions(failed, CramConfig(num_mem=20), "").num_mem == 32
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 tokens"), (1, "1 token"), (1000, "1,000 tokens")])
+def test_plural(count, words):
+    assert plural(count, "token") == words

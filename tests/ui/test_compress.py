@@ -1,0 +1,156 @@
+"""Handlers of the Compress tab, called as plain functions."""
+
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from cramdemo.config import CramConfig
+from cramdemo.errors import ConfigError
+from cramdemo.models import MODELS
+from cramdemo.ui.card import Suggestions
+from cramdemo.ui.compress import NOTHING, TASK, Outcome, begin, check, config_of, finish, run, stop, whole
+from cramdemo.ui.samples import read_samples
+from cramdemo.ui.shelf import STOPS
+from cramdemo.vectors import from_bytes
+from tests.ui.conftest import SOLVABLE, TINY
+
+
+def settings(*, text=SOLVABLE, model=TINY, num_mem=4, steps=500, seconds=0, margin=1.0):
+    return text, model, num_mem, steps, seconds, 0.1, margin, 0, "auto"
+
+
+def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
+    shown = list(run(*settings(), request_of))
+    status, curve, tokens, card, outcome = shown[-1]
+    assert 'data-state="done"' in status and curve.endswith(";") and set(tokens["m"]) == {"1"}
+    assert "LOSSLESS" in card
+    assert from_bytes(outcome.data).num_tokens == len(tokens["m"])
+    assert outcome.name == f"tiny-{len(tokens['m'])}tok-k4.safetensors"
+    assert all(item[4] is NOTHING for item in shown[:-1])
+    assert all("LOSSLESS" not in item[3] for item in shown[:-1]), "said before it was verified"
+
+
+def test_streamed_channels_carry_plain_values_only(tiny, request_of):
+    for status, curve, tokens, card, _ in run(*settings(), request_of):
+        assert type(status) is type(curve) is type(card) is str
+        assert all(type(value) is str for value in tokens.values())
+
+
+def test_stop_ends_the_run_with_its_best(tiny, request_of):
+    begin(request_of)
+    stream = run(*settings(text="bad thinking, " * 8, num_mem=1, steps=100_000), request_of)
+    for shown in stream:
+        if shown[1]:
+            stop(request_of)
+    assert "Stopped, the best vectors are kept" in shown[0]
+    assert shown[4].data and shown[4].tries.num_mem == 2
+
+
+def test_stop_pressed_while_waiting_is_not_forgotten(tiny, request_of):
+    begin(request_of)
+    stop(request_of)
+    *_, shown = run(*settings(steps=100_000), request_of)
+    assert "Stopped" in shown[0]
+
+
+def test_flag_of_a_finished_run_is_forgotten(tiny, request_of):
+    list(run(*settings(), request_of))
+    assert not STOPS.current(request_of.session_hash, TASK).is_set()
+
+
+def test_error_in_the_run_is_shown_in_the_status_and_as_a_toast(tiny, request_of, warnings_shown):
+    *_, shown = run(*settings(text="x" * 200_000), request_of)
+    assert 'data-state="error"' in shown[0] and "Shorten it." in shown[0]
+    assert len(warnings_shown) == 1 and "Shorten it." in warnings_shown[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"text": ""}, "The text is empty."),
+        ({"text": "sea " * 200}, "at most 124"),
+        ({"model": "gpt-9"}, "There is no model 'gpt-9'"),
+        ({"steps": 0}, "steps is 0; give a whole number from 1"),
+        ({"steps": 2.5}, "steps is 2.5; give a whole number"),
+        ({"margin": -1}, "margin is -1"),
+        ({"seconds": -3}, "seconds is -3"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_cleared(tiny, request_of, changed, sentence):
+    list(run(*settings(steps=1), request_of))  # the model is in memory now
+    stream = check(*settings(**changed))
+    status = next(stream)
+    assert 'data-state="error"' in status
+    with pytest.raises(gr.Error) as caught:
+        next(stream)
+    assert sentence in caught.value.message.replace("&#x27;", "'")
+
+
+def test_finish_offers_the_file_and_removes_its_copy(states):
+    outcome = Outcome(b"data", "name.safetensors", Suggestions(num_mem=2))
+    stream = finish(outcome)
+    download, _, _, actions, tries, try_mem, try_steps, _ = next(stream)
+    path = Path(download["value"])
+    assert path.read_bytes() == b"data" and path.name == "name.safetensors"
+    assert actions["visible"] and tries["visible"] and try_mem["value"] == "Use 2 memory tokens"
+    assert not try_steps["visible"]
+    assert list(stream) == [] and not path.exists()
+
+
+def test_finish_after_nothing_gives_the_buttons_back():
+    download, compress, stop_button, actions, tries, *_ = next(finish(NOTHING))
+    assert download["value"] is None
+    assert (compress["interactive"], stop_button["interactive"]) == (True, False)
+    assert not actions["visible"] and not tries["visible"]
+
+
+def test_config_of_untouched_widgets_is_the_default(tiny):
+    default = CramConfig.for_model(MODELS["cram-mini"])
+    found = config_of(
+        model="cram-mini",
+        num_mem=1.0,
+        steps=float(default.steps),
+        seconds=0,
+        learning_rate=default.learning_rate,
+        margin=default.margin,
+        seed=0,
+        precision="auto",
+    )
+    assert found == default
+
+
+def test_whole_takes_only_whole_floats():
+    assert whole(8.0) == 8 and type(whole(8.0)) is int
+    assert whole(8.5) == 8.5 and whole(None) is None
+
+
+def test_samples_fit_the_page_and_come_back_from_the_built_in_tokenizer(built_in):
+    samples = read_samples()
+    assert samples[0].num_mem == CramConfig().num_mem
+    for sample in samples:
+        config_of(
+            model="cram-mini",
+            num_mem=sample.num_mem,
+            steps=None,
+            seconds=None,
+            learning_rate=None,
+            margin=None,
+            seed=None,
+            precision=None,
+        )
+        assert len(built_in.tokenize(sample.text)) <= built_in.max_tokens(sample.num_mem)
+
+
+def test_settings_out_of_range_name_the_setting():
+    with pytest.raises(ConfigError, match="num_mem is 999"):
+        config_of(
+            model="cram-mini",
+            num_mem=999,
+            steps=None,
+            seconds=None,
+            learning_rate=None,
+            margin=None,
+            seed=None,
+            precision=None,
+        )
