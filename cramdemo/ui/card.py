@@ -96,9 +96,9 @@ def _partial_head(result: CramResult, tries: Suggestions) -> str:
 
 
 def _figures(result: CramResult) -> str:
-    vectors = result.vectors
+    vectors, held = result.vectors, result.verification.correct_prefix
     figures = [
-        ("tokens a vector", f"{result.num_tokens / vectors.num_mem:.1f}", "length of the text over memory tokens"),
+        ("tokens a vector", f"{held / vectors.num_mem:.1f}", "tokens decoded over memory tokens"),
         (
             "information gain",
             f"{result.information_gain_bits:,.1f} bits",

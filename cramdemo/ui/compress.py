@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from cramdemo.config import MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, CramConfig
+from cramdemo.config import INITS, MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, CramConfig
 from cramdemo.cram import check_length
 from cramdemo.errors import CramError
 from cramdemo.models import BUILT_IN, MODELS
@@ -28,6 +28,11 @@ from cramdemo.vectors import to_bytes
 TASK = "compress"
 QUEUE = "model"  # one queue for everything that needs the model, the API's calls too
 COUNT_WAIT_MS = 250
+START_WORDS = {
+    "auto": "The encoder's vectors, where the model has an encoder",
+    "encoder": "The encoder's vectors",
+    "embedding": "Random vectors, as in the paper",
+}
 NARROW_PX = 720
 WARM_SECONDS = 30.0
 IDLE = status_line("idle", "Ready. Press Compress: progress, speed and the time left will be shown here.")
@@ -72,6 +77,7 @@ def config_of(
     margin: float | None,
     seed: float | None,
     precision: str | None,
+    init: str | None = None,
 ) -> CramConfig:
     """Settings as the widgets or the API give them: None takes the default, 0 seconds is no limit.
 
@@ -88,6 +94,7 @@ def config_of(
         margin=margin,
         seed=whole(seed),
         precision=precision,
+        init=init,
     )
 
 
@@ -121,6 +128,7 @@ def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
     margin: float,
     seed: float,
     precision: str,
+    init: str,
 ) -> Iterator[str]:
     """Before a run: refuse what cannot be run, in the status line and as a toast, and leave all else as it is."""
     try:
@@ -134,6 +142,7 @@ def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
             margin=margin,
             seed=seed,
             precision=precision,
+            init=init,
         )
         if lm := SHELF.peek(model):  # not in memory yet: the run itself will check
             check_length(lm, len(lm.tokenize(text)), config.num_mem)
@@ -160,6 +169,7 @@ def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
     margin: float,
     seed: float,
     precision: str,
+    init: str,
     request: gr.Request,
 ) -> Iterator[Shown]:
     """One run, streamed. Every channel carries a plain value each time, so that only what is new is sent."""
@@ -179,6 +189,7 @@ def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
             margin=margin,
             seed=seed,
             precision=precision,
+            init=init,
         )
         for state in WORKER.stream(lambda: run_live(text, model, config, flag), flag):
             last = shown(state, text, model)
@@ -300,7 +311,11 @@ def _advanced() -> dict[str, Any]:
         precision = gr.Dropdown(
             list(PRECISIONS), value=default.precision, label="Precision", filterable=False, min_width=130
         )
+    init = gr.Dropdown(
+        [(START_WORDS[name], name) for name in INITS], value=default.init, label="Start from", filterable=False
+    )
     return {
+        "init": init,
         "steps": steps,
         "seconds": seconds,
         "learning_rate": rate,
@@ -370,7 +385,7 @@ def _connect_runs(left: dict[str, Any], right: dict[str, Any], queue_limit: int 
 
 
 def _connect_run(start: Any, left: dict[str, Any], right: dict[str, Any], queue_limit: int | None) -> None:
-    names = ("text", "model", "num_mem", "steps", "seconds", "learning_rate", "margin", "seed", "precision")
+    names = ("text", "model", "num_mem", "steps", "seconds", "learning_rate", "margin", "seed", "precision", "init")
     switches = [left["compress"], left["stop"], right["actions"], right["tries"]]
     settings = [left[name] for name in names]
     checked = start(

@@ -36,6 +36,11 @@ def test_lossless_is_not_said_when_only_teacher_forcing_is_exact(crammed):
     assert f"teacher-forced, {result.num_tokens} of {result.num_tokens} are right" in html
 
 
+def test_tokens_a_vector_counts_only_what_decodes(crammed, failed):
+    assert f"<dd>{crammed.num_tokens / 4:.1f}</dd>" in card_html(TEXT, crammed, Suggestions())
+    assert f"<dd>{failed.verification.correct_prefix:.1f}</dd>" in card_html(TEXT, failed, Suggestions())
+
+
 def test_bytes_are_those_of_text_zlib_and_vectors(crammed):
     sizes = [size for _, size in byte_sizes("é" * 100, crammed)]
     assert sizes == [200, len(zlib.compress("é".encode() * 100, 9)), 4 * 64 * 4]

@@ -16,8 +16,8 @@ from cramdemo.vectors import from_bytes
 from tests.ui.conftest import SOLVABLE, TINY
 
 
-def settings(*, text=SOLVABLE, model=TINY, num_mem=4, steps=500, seconds=0, margin=1.0):
-    return text, model, num_mem, steps, seconds, 0.1, margin, 0, "auto"
+def settings(*, text=SOLVABLE, model=TINY, num_mem=4, steps=500, seconds=0, margin=1.0, init="auto"):
+    return text, model, num_mem, steps, seconds, 0.1, margin, 0, "auto", init
 
 
 def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
@@ -29,6 +29,14 @@ def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
     assert outcome.name == f"tiny-{len(tokens['m'])}tok-k4.safetensors"
     assert all(item[4] is NOTHING for item in shown[:-1])
     assert all("LOSSLESS" not in item[3] for item in shown[:-1]), "said before it was verified"
+
+
+def test_the_choice_of_start_reaches_the_run(tiny, request_of, warnings_shown):
+    *_, shown = run(*settings(steps=1, init="embedding"), request_of)
+    assert from_bytes(shown[4].data).config["init"] == "embedding"
+    *_, shown = run(*settings(steps=1, init="encoder"), request_of)  # the tiny model has none
+    assert "has no memory encoder" in shown[0]
+    assert len(warnings_shown) == 1
 
 
 def test_streamed_channels_carry_plain_values_only(tiny, request_of):
