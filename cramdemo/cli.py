@@ -298,7 +298,8 @@ def _report(result: CramResult, output: Path) -> str:
             "Try more memory tokens (--num-mem), more steps (--steps) or a shorter text."
         )
     figures = (
-        f"{result.num_tokens} tokens in {result.vectors.num_mem} vectors, {result.steps} steps, "
+        f"{_counted(result.num_tokens, 'token')} in {_counted(result.vectors.num_mem, 'vector')}, "
+        f"{_counted(result.steps, 'step')}, "
         f"{result.seconds:.1f} s; information gain {result.information_gain_bits:.1f} of {result.h_lm_bits:.1f} bits."
     )
     return f"{verdict}\n{figures}\nVectors: {output} ({result.vectors.num_bytes:,} bytes of numbers)"
@@ -312,6 +313,10 @@ _REASONS = {
     "memory": "out of memory",
     "diverged": "the loss is no longer a number; lower the learning rate",
 }
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _print_json(value: Any) -> None:

@@ -81,7 +81,9 @@ def test_a_run_out_of_steps_exits_3_and_still_writes_the_file(
     text = tmp_path / "long.txt"
     text.write_text("Colourless green ideas sleep furiously beside 7319 umbrellas. " * 3)
     assert main(["cram", str(text), "-o", str(tmp_path / "v.safetensors"), "--steps", "3"]) == 3
-    assert "Not lossless" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Not lossless" in printed
+    assert "tokens in 1 vector, 3 steps" in printed
     assert load(tmp_path / "v.safetensors").num_tokens > 16
     assert main(["decode", str(tmp_path / "v.safetensors")]) == 3
     assert "not the original text" in capsys.readouterr().err
