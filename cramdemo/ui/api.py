@@ -48,16 +48,7 @@ def compress(  # noqa: PLR0917  # programs may pass them by place
     stop = threading.Event()
     try:
         check_characters(text)
-        config = config_of(
-            model=model,
-            num_mem=num_mem,
-            steps=steps,
-            seconds=seconds,
-            learning_rate=None,
-            margin=margin,
-            seed=seed,
-            precision=None,
-        )
+        config = config_of(model, num_mem, steps, seconds, margin=margin, seed=seed)
         for state in WORKER.stream(lambda: run_live(text, model, config, stop), stop, PERIOD_SECONDS):
             if state.result is None:
                 yield progress_dict(state), None

@@ -67,16 +67,15 @@ class Tab:
     decode_it: gr.Button
 
 
-def config_of(
-    *,
+def config_of(  # noqa: PLR0917  # in the order of the widgets
     model: str,
     num_mem: float,
-    steps: float | None,
-    seconds: float | None,
-    learning_rate: float | None,
-    margin: float | None,
-    seed: float | None,
-    precision: str | None,
+    steps: float | None = None,
+    seconds: float | None = None,
+    learning_rate: float | None = None,
+    margin: float | None = None,
+    seed: float | None = None,
+    precision: str | None = None,
     init: str | None = None,
 ) -> CramConfig:
     """Settings as the widgets or the API give them: None takes the default, 0 seconds is no limit.
@@ -133,17 +132,7 @@ def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
     """Before a run: refuse what cannot be run, in the status line and as a toast, and leave all else as it is."""
     try:
         check_characters(text)
-        config = config_of(
-            model=model,
-            num_mem=num_mem,
-            steps=steps,
-            seconds=seconds,
-            learning_rate=learning_rate,
-            margin=margin,
-            seed=seed,
-            precision=precision,
-            init=init,
-        )
+        config = config_of(model, num_mem, steps, seconds, learning_rate, margin, seed, precision, init)
         if lm := SHELF.peek(model):  # not in memory yet: the run itself will check
             check_length(lm, len(lm.tokenize(text)), config.num_mem)
     except CramError as error:
@@ -180,17 +169,7 @@ def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
     yield last
     try:
         check_characters(text)
-        config = config_of(
-            model=model,
-            num_mem=num_mem,
-            steps=steps,
-            seconds=seconds,
-            learning_rate=learning_rate,
-            margin=margin,
-            seed=seed,
-            precision=precision,
-            init=init,
-        )
+        config = config_of(model, num_mem, steps, seconds, learning_rate, margin, seed, precision, init)
         for state in WORKER.stream(lambda: run_live(text, model, config, flag), flag):
             last = shown(state, text, model)
             yield last

@@ -137,28 +137,10 @@ def test_samples_fit_the_page_and_come_back_from_the_built_in_tokenizer(built_in
     samples = read_samples()
     assert samples[0].num_mem == CramConfig().num_mem
     for sample in samples:
-        config_of(
-            model="cram-mini",
-            num_mem=sample.num_mem,
-            steps=None,
-            seconds=None,
-            learning_rate=None,
-            margin=None,
-            seed=None,
-            precision=None,
-        )
+        config_of("cram-mini", sample.num_mem)
         assert len(built_in.tokenize(sample.text)) <= built_in.max_tokens(sample.num_mem)
 
 
 def test_settings_out_of_range_name_the_setting():
     with pytest.raises(ConfigError, match="num_mem is 999"):
-        config_of(
-            model="cram-mini",
-            num_mem=999,
-            steps=None,
-            seconds=None,
-            learning_rate=None,
-            margin=None,
-            seed=None,
-            precision=None,
-        )
+        config_of("cram-mini", 999)
