@@ -24,7 +24,7 @@ from typing import Any
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, run_cram
 from cramdemo.decode import decode
-from cramdemo.errors import CramError, TextError
+from cramdemo.errors import CramError, TextError, plural
 from cramdemo.models import BUILT_IN, FrozenLM, load_model
 from cramdemo.passages import draw_passages, read_books
 from cramdemo.vectors import load, save
@@ -146,7 +146,7 @@ def _new_process_row(folder: Path, texts: dict[str, str], threads: int) -> dict[
     decoded = json.loads(output)
     exact = sum(decoded.get(name) == text for name, text in texts.items())
     return {
-        "figure": f"of results called lossless, exact in a new process with {threads} thread{'s' * (threads > 1)}",
+        "figure": f"of results called lossless, exact in a new process with {plural(threads, 'thread')}",
         "value": f"{exact} of {len(texts)}",
         "share": exact / len(texts) if texts else None,
     }

@@ -22,7 +22,7 @@ from cramdemo import __version__
 from cramdemo.config import MAX_NUM_MEM, CramConfig
 from cramdemo.cram import CramResult, Progress, cram
 from cramdemo.decode import decode
-from cramdemo.errors import ConfigError, CramError, ModelError, TextError
+from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
 from cramdemo.models import BUILT_IN, MODELS, ModelEntry, load_model
 from cramdemo.plots import training_svg
 from cramdemo.vectors import describe, load, save
@@ -298,8 +298,8 @@ def _report(result: CramResult, output: Path) -> str:
             "Try more memory tokens (--num-mem), more steps (--steps) or a shorter text."
         )
     figures = (
-        f"{_counted(result.num_tokens, 'token')} in {_counted(result.vectors.num_mem, 'vector')}, "
-        f"{_counted(result.steps, 'step')}, "
+        f"{plural(result.num_tokens, 'token')} in {plural(result.vectors.num_mem, 'vector')}, "
+        f"{plural(result.steps, 'step')}, "
         f"{result.seconds:.1f} s; information gain {result.information_gain_bits:.1f} of {result.h_lm_bits:.1f} bits."
     )
     return f"{verdict}\n{figures}\nVectors: {output} ({result.vectors.num_bytes:,} bytes of numbers)"
@@ -313,10 +313,6 @@ _REASONS = {
     "memory": "out of memory",
     "diverged": "the loss is no longer a number; lower the learning rate",
 }
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _print_json(value: Any) -> None:

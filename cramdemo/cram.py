@@ -20,7 +20,7 @@ from torch import Tensor
 from cramdemo import __version__
 from cramdemo.config import CramConfig
 from cramdemo.decode import Verification, verify
-from cramdemo.errors import ConfigError, ModelError, TextError
+from cramdemo.errors import ConfigError, ModelError, TextError, plural
 from cramdemo.metrics import (
     correct_tokens,
     cross_entropy_bits,
@@ -237,7 +237,7 @@ def check_length(lm: FrozenLM, num_tokens: int, num_mem: int) -> None:
     limit = lm.max_tokens(num_mem)
     if num_tokens > limit:
         raise TextError(
-            f"The text has {num_tokens:,} tokens; with {num_mem} memory token{'s' * (num_mem > 1)} "
+            f"The text has {num_tokens:,} tokens; with {plural(num_mem, 'memory token')} "
             f"{lm.name} takes at most {limit:,}. Shorten the text."
         )
 

@@ -31,3 +31,8 @@ class ModelMismatch(CramError):  # noqa: N818 (the name stands in the design and
 
 class VectorFileError(CramError):
     """A vector file is damaged, not one of ours, or newer than this program."""
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 token", "2 tokens", "1,000 tokens"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

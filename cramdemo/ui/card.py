@@ -10,6 +10,7 @@ from html import escape
 from cramdemo.config import MAX_NUM_MEM_PAGE, MAX_STEPS, CramConfig
 from cramdemo.cram import CramResult
 from cramdemo.decode import Verification
+from cramdemo.errors import plural
 
 ZLIB_LEVEL = 9
 
@@ -141,8 +142,3 @@ def _honest_words(sizes: Sequence[tuple[str, int]]) -> str:
     if sizes[-1][1] > best_text:
         return "In bytes this is no compression: the text itself is smaller."
     return "Here the vectors are the smaller ones; to read them one needs the whole model."
-
-
-def plural(count: int, noun: str) -> str:
-    """ "1 token", "2 tokens", "1,000 tokens"."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -14,9 +14,9 @@ import gradio as gr
 
 from cramdemo.config import INITS, MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, CramConfig
 from cramdemo.cram import check_length
-from cramdemo.errors import CramError
+from cramdemo.errors import CramError, plural
 from cramdemo.models import BUILT_IN, MODELS
-from cramdemo.ui.card import Suggestions, card_html, plural, suggestions
+from cramdemo.ui.card import Suggestions, card_html, suggestions
 from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves
 from cramdemo.ui.live import LOADING, LiveState, run_live, status_html, status_line

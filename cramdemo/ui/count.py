@@ -8,10 +8,9 @@ from html import escape
 
 import torch
 
-from cramdemo.errors import CramError, TextError
+from cramdemo.errors import CramError, TextError, plural
 from cramdemo.metrics import cross_entropy_bits
 from cramdemo.models import FrozenLM
-from cramdemo.ui.card import plural
 from cramdemo.ui.shelf import SHELF, WORKER, entry_of
 
 MAX_CHARACTERS = 100_000  # what is longer cannot fit any context on offer, and is not worth tokenising

@@ -31,8 +31,8 @@ NOTES = f"""
   writes your text from them alone. That counts only once it has been decoded: the file’s bytes are read back and all
   N tokens compared.</p></div>
   <div><h2>About cram-mini</h2><p>It is trained to read memory vectors, so that a small model shows what large ones do
-  untrained: a single vector of Llama-3.1-8B can hold 1,568 tokens. Its runs begin at the vectors of a trained encoder
-  unless Advanced says otherwise. Figures for the paper’s models are
+  untrained: a single vector of Llama-3.1-8B can hold 1,568 tokens. Runs on cram-mini begin at the vectors of a trained
+  encoder, unless Advanced says otherwise. Figures for the paper’s models are
   <a href="{PAPER}" target="_blank" rel="noopener noreferrer">the paper’s</a>.</p></div>
   <div><h2>What it is not</h2><p>Not a way to save bytes, and not understanding: the vectors give the text back, they do
   not carry its meaning for other tasks.</p></div>

@@ -6,7 +6,8 @@ import zlib
 import pytest
 
 from cramdemo import CramConfig, run_cram
-from cramdemo.ui.card import Suggestions, byte_sizes, card_html, plural, suggestions
+from cramdemo.errors import plural
+from cramdemo.ui.card import Suggestions, byte_sizes, card_html, suggestions
 
 TEXT = "The old sea, tired."
 

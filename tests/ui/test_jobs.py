@@ -92,7 +92,7 @@ def test_errors_made_for_users_pass_through():
 def test_other_errors_become_one_sentence_that_quotes_nothing(caplog):
     def fail() -> Iterator[int]:
         yield 1
-        raise RuntimeError("secret text at /root/secret.py")
+        raise RuntimeError("secret text at /srv/secret.py")
 
     with caplog.at_level(logging.ERROR), pytest.raises(CramError) as caught:
         list(Worker().stream(fail, threading.Event()))
