@@ -29,9 +29,9 @@ TASK = "compress"
 QUEUE = "model"  # one queue for everything that needs the model, the API's calls too
 COUNT_WAIT_MS = 250
 START_WORDS = {
-    "auto": "The encoder's vectors, where the model has an encoder",
-    "encoder": "The encoder's vectors",
-    "embedding": "Random vectors, as in the paper",
+    "auto": "Encoder, if it has one",
+    "encoder": "Encoder",
+    "embedding": "Random, as in the paper",
 }
 NARROW_PX = 720
 WARM_SECONDS = 30.0
