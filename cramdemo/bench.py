@@ -1,13 +1,16 @@
 """Benchmarks of this program on this machine: python -m cramdemo bench NAME.
 
-`built-in`: how much the built-in model holds with the default settings, and whether what was called lossless
-decodes in a new process. `view`: what the page costs, start and live view, against the command line.
+`built-in`: short passages on the built-in model with the default settings, and whether what was called
+lossless decodes in a new process. `horizon`: how many tokens it holds for each K. `view`: what the page costs,
+start and live view, against the command line.
 Ratios come from one run with both sides in it; times are only those a user waits for.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import os
 import re
 import subprocess
@@ -24,14 +27,18 @@ from typing import Any
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, run_cram
 from cramdemo.decode import decode
-from cramdemo.errors import CramError, TextError, plural
+from cramdemo.errors import CramError, plural
 from cramdemo.models import BUILT_IN, FrozenLM, load_model
-from cramdemo.passages import draw_passages, read_books
+from cramdemo.passages import bits_per_byte, draw_passages
 from cramdemo.vectors import load, save
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ((8, 1), (32, 8))  # tokens, K
 THREAD_COUNTS = (1, 2)
+HORIZON_NUM_MEM = (1, 2, 4, 8)
+HORIZON_LEVELS = range(4, 66, 2)  # tokens a vector
+HORIZON_ONE_FAILURE_IN = 10  # passages: a length counts as reached when nine of ten hold
+HORIZON_BOUNDS = {1: 16, 8: 8}  # K: tokens a vector that are run in any case, for their times
 RANDOM_START_STEPS = 400
 VIEW_STEPS = 600
 VIEW_PAIRS = 5
@@ -41,44 +48,145 @@ START_TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: what it tells, and the function that makes its report from corpus folder and passage count."""
+    """A benchmark: what it tells, and the function that makes its report from books and passage count."""
 
     help: str
-    run: Callable[[Path | None, int], dict[str, Any]]
+    run: Callable[[list[str], int], dict[str, Any]]
 
 
-def bench_built_in(corpus: Path | None, count: int) -> dict[str, Any]:
+def bench_built_in(books: list[str], count: int) -> dict[str, Any]:
     """Passages held by the built-in model at default settings, decoded again in new processes.
 
     Raises:
-        TextError: no corpus folder is given, or its books are too short.
+        TextError: the books are too short.
     """
-    lm, books = load_model(BUILT_IN), _books(corpus)
+    lm = load_model(BUILT_IN)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        texts: dict[str, str] = {}
+    with _Proof() as proof:
         for num_tokens, num_mem in SHAPES:
             passages = draw_passages(lm, books, count, num_tokens)
             results = [run_cram(lm, text, CramConfig.for_model(lm, num_mem=num_mem)) for text in passages]
-            for number, (text, result) in enumerate(zip(passages, results, strict=True)):
-                if result.lossless:
-                    name = f"{num_tokens}-{num_mem}-{number}.safetensors"
-                    save(result.vectors, Path(folder) / name)
-                    texts[name] = text
+            proof.keep(results, passages)
             rows.append(_holding_row(results, f"{num_tokens} tokens, K = {num_mem}"))
             rows.append(_random_start_row(lm, passages, num_tokens, num_mem))
-        rows += [_new_process_row(Path(folder), texts, threads) for threads in THREAD_COUNTS]
+        rows += proof.rows()
     return {"benchmark": "built-in", "model": lm.name, "passages": count, "rows": rows}
 
 
-def bench_view(corpus: Path | None, count: int) -> dict[str, Any]:
+def bench_horizon(books: list[str], count: int) -> dict[str, Any]:
+    """Tokens that nine of ten passages reach on the built-in model, for each K, at default settings.
+
+    The longest length is found by bisection over `HORIZON_LEVELS`, taking shorter passages to be easier; a
+    length is given up as soon as more than a tenth of its passages have failed. Also the LM's own cost of the
+    books in bits per byte, beside gzip's and xz's.
+
+    Raises:
+        TextError: the books are too short.
+    """
+    lm = load_model(BUILT_IN)
+    rows: list[dict[str, Any]] = []
+    with _Proof() as proof:
+        horizons = {}
+        for num_mem in HORIZON_NUM_MEM:
+            horizons[num_mem], tried = _horizon(lm, books, count, num_mem, proof)
+            rows += tried
+        rows += proof.rows()
+    for num_mem, horizon in horizons.items():
+        rows.append(
+            {
+                "figure": f"K = {num_mem}: tokens that nine of ten passages reach",
+                "value": horizon,
+                "over_one_vector": round(horizon / horizons[1], 2) if horizons[1] else None,
+            }
+        )
+    rows += _bits_per_byte_rows(lm, books)
+    return {"benchmark": "horizon", "model": lm.name, "passages": count, "rows": rows}
+
+
+def _horizon(
+    lm: FrozenLM, books: list[str], count: int, num_mem: int, proof: _Proof
+) -> tuple[int, list[dict[str, Any]]]:
+    """Most tokens held for one K, and a row for each length that was tried."""
+    rows: list[dict[str, Any]] = []
+
+    def holds(a_vector: int) -> bool:
+        passages = draw_passages(lm, books, count, a_vector * num_mem)
+        results = _run_until_too_many_fail(lm, passages, num_mem)
+        proof.keep(results, passages)
+        rows.append(_holding_row(results, f"K = {num_mem}, {a_vector * num_mem} tokens", count) | _prefixes(results))
+        return sum(not result.lossless for result in results) <= count // HORIZON_ONE_FAILURE_IN
+
+    low, high = 0, len(HORIZON_LEVELS)  # the levels before `low` hold, those from `high` on do not
+    if num_mem in HORIZON_BOUNDS:
+        level = HORIZON_LEVELS.index(HORIZON_BOUNDS[num_mem])
+        low, high = (level + 1, high) if holds(HORIZON_LEVELS[level]) else (low, level)
+    while low < high:
+        middle = min((low + high) // 2, low + 4)  # long passages cost most, so that large leaps do not pay
+        low, high = (middle + 1, high) if holds(HORIZON_LEVELS[middle]) else (low, middle)
+    return (HORIZON_LEVELS[low - 1] * num_mem if low else 0), rows
+
+
+def _run_until_too_many_fail(lm: FrozenLM, passages: list[str], num_mem: int) -> list[CramResult]:
+    results: list[CramResult] = []
+    for text in passages:
+        results.append(run_cram(lm, text, CramConfig.for_model(lm, num_mem=num_mem)))
+        if sum(not result.lossless for result in results) > len(passages) // HORIZON_ONE_FAILURE_IN:
+            break
+    return results
+
+
+def _prefixes(results: list[CramResult]) -> dict[str, Any]:
+    """Leading tokens exact, from the encoder alone and optimised, medians over the passages."""
+    alone = [result.encoder_prefix for result in results if result.encoder_prefix is not None]
+    return {
+        "encoder_alone_tokens": median(alone) if alone else None,
+        "optimised_tokens": median(result.verification.correct_prefix for result in results),
+    }
+
+
+def _bits_per_byte_rows(lm: FrozenLM, books: list[str]) -> list[dict[str, Any]]:
+    data = [book.encode("utf-8") for book in books]
+    size = sum(len(book) for book in data)
+    costs = {
+        f"{lm.name}, K = 0": bits_per_byte(lm, books),
+        "gzip": 8 * sum(len(gzip.compress(book, 9)) for book in data) / size,
+        "xz": 8 * sum(len(lzma.compress(book)) for book in data) / size,
+    }
+    return [{"figure": f"bits per byte: {name}", "value": round(cost, 3)} for name, cost in costs.items()]
+
+
+class _Proof:
+    """Vector files of results called lossless, and their texts, for decoding in new processes."""
+
+    def __enter__(self) -> _Proof:
+        self._folder = tempfile.TemporaryDirectory()
+        self.texts: dict[str, str] = {}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.cleanup()
+
+    def keep(self, results: list[CramResult], passages: list[str]) -> None:
+        """Save those of `results`, the first of `passages`, that are lossless."""
+        for text, result in zip(passages, results, strict=False):
+            if result.lossless:
+                name = f"{len(self.texts)}.safetensors"
+                save(result.vectors, Path(self._folder.name) / name)
+                self.texts[name] = text
+
+    def rows(self) -> list[dict[str, Any]]:
+        """How many decode exactly elsewhere, one row for each number of threads."""
+        return [_new_process_row(Path(self._folder.name), self.texts, threads) for threads in THREAD_COUNTS]
+
+
+def bench_view(books: list[str], count: int) -> dict[str, Any]:
     """Seconds to a usable page and to LOSSLESS through it, and the live view's cost in steps a second.
 
     Raises:
-        TextError: no corpus folder is given, or its books are too short.
+        TextError: the books are too short.
         CramError: the app does not start.
     """
-    lm, books = load_model(BUILT_IN), _books(corpus)
+    lm = load_model(BUILT_IN)
     (long_text,) = draw_passages(lm, books, 1, VIEW_TOKENS)
     short_texts = draw_passages(lm, books, count, SHAPES[0][0])
     with _app() as (url, start_seconds):
@@ -114,12 +222,6 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _books(corpus: Path | None) -> list[str]:
-    if corpus is None:
-        raise TextError("Give a folder of UTF-8 .txt files to draw passages from: --corpus DIR.")
-    return read_books(corpus)
-
-
 def _random_start_row(lm: FrozenLM, passages: list[str], num_tokens: int, num_mem: int) -> dict[str, Any]:
     """The same passages without the encoder's help, on a smaller budget of steps since many runs use it up."""
     config = CramConfig.for_model(lm, num_mem=num_mem, init="embedding", steps=RANDOM_START_STEPS)
@@ -127,11 +229,12 @@ def _random_start_row(lm: FrozenLM, passages: list[str], num_tokens: int, num_me
     return _holding_row(results, f"{num_tokens} tokens, K = {num_mem}, random start, {RANDOM_START_STEPS} steps")
 
 
-def _holding_row(results: list[CramResult], name: str) -> dict[str, Any]:
+def _holding_row(results: list[CramResult], name: str, count: int | None = None) -> dict[str, Any]:
     lossless = [result for result in results if result.lossless]
+    ended = f" (ended there; {count} planned)" if count is not None and len(results) < count else ""
     return {
         "figure": f"{name}: lossless passages",
-        "value": f"{len(lossless)} of {len(results)}",
+        "value": f"{len(lossless)} of {len(results)}{ended}",
         "share": len(lossless) / len(results),
         "most_steps": max((r.steps for r in lossless), default=None),
         "median_seconds": round(median(r.seconds for r in lossless), 2) if lossless else None,
@@ -214,7 +317,8 @@ def _speed_pair(client: Any, text: str) -> tuple[float, float]:
 
 
 BENCHMARKS = {
-    "built-in": Benchmark("what the built-in model holds", bench_built_in),
+    "built-in": Benchmark("short passages on the built-in model", bench_built_in),
+    "horizon": Benchmark("how many tokens the built-in model holds", bench_horizon),
     "view": Benchmark("what the page costs", bench_view),
 }
 

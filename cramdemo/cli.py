@@ -24,6 +24,7 @@ from cramdemo.cram import CramResult, Progress, cram
 from cramdemo.decode import decode
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
 from cramdemo.models import BUILT_IN, MODELS, ModelEntry, load_model
+from cramdemo.passages import read_books
 from cramdemo.plots import training_svg
 from cramdemo.vectors import describe, load, save
 
@@ -102,6 +103,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     names = "; ".join(f"{name}: {benchmark.help}" for name, benchmark in BENCHMARKS.items())
     parser.add_argument("benchmark", choices=sorted(BENCHMARKS), help=names)
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="folder of .txt files that passages are drawn from")
+    books_help = "only the files with one of these in their name"
+    parser.add_argument("--books", nargs="+", default=(), metavar="NAME", help=books_help)
     parser.add_argument("--passages", type=int, default=50, metavar="N", help="passages a row (default 50)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_bench)
@@ -194,7 +197,10 @@ def run_bench(arguments: argparse.Namespace) -> int:
     """`bench`: one benchmark, as a Markdown table or JSON."""
     from cramdemo.bench import BENCHMARKS, markdown
 
-    report = BENCHMARKS[arguments.benchmark].run(arguments.corpus, arguments.passages)
+    if arguments.corpus is None:
+        raise TextError("Give a folder of UTF-8 .txt files to draw passages from: --corpus DIR.")
+    books = read_books(arguments.corpus, arguments.books)
+    report = BENCHMARKS[arguments.benchmark].run(books, arguments.passages)
     if arguments.json:
         _print_json(report)
     else:

@@ -87,6 +87,8 @@ class CramResult:
         steps: updates done. seconds: time of the optimisation, verification included.
         token_bits: (N,), cost of each token with [mem]. token_margins: (N,). token_correct: (N,), bool.
         bare_bits, bare_correct: (N - 1,), the bare LM's on tokens 1..N-1.
+        encoder_correct: (N,), bool, right tokens under the memory encoder's vectors as they come; None where the
+            model has no encoder for this K.
         vocab_size: V.
     """
 
@@ -101,6 +103,7 @@ class CramResult:
     token_correct: Tensor
     bare_bits: Tensor
     bare_correct: Tensor
+    encoder_correct: Tensor | None
     vocab_size: int
 
     @property
@@ -159,6 +162,11 @@ class CramResult:
         return self.token_gain / self.theoretical_capacity
 
     @property
+    def encoder_prefix(self) -> int | None:
+        """Leading tokens that the memory encoder's vectors give exactly, without any optimisation."""
+        return None if self.encoder_correct is None else int(solved_prefix(self.encoder_correct))
+
+    @property
     def marks(self) -> str:
         """ "1" for a token that is right under teacher forcing, "0" for a wrong one, N characters."""
         return _marks(self.token_correct)
@@ -181,6 +189,7 @@ class CramResult:
             "token_gain": self.token_gain,
             "theoretical_capacity": self.theoretical_capacity,
             "utilisation": self.utilisation,
+            "encoder_prefix": self.encoder_prefix,
             "vector_bytes": self.vectors.num_bytes,
         }
 
@@ -461,9 +470,18 @@ class _Run:
             token_correct=token_margins > 0,
             bare_bits=bare_bits,
             bare_correct=bare_correct,
+            encoder_correct=self._encoder_correct(),
             vocab_size=lm.vocab_size,
         )
         return dataclasses.replace(result, vectors=_with_figures(vectors, result))
+
+    def _encoder_correct(self) -> Tensor | None:
+        """What the encoder alone reaches: one forward pass each way, no optimisation."""
+        lm, num_mem = self.lm, self.config.num_mem
+        if lm.encoder is None or num_mem > lm.encoder.max_mem:
+            return None
+        with torch.no_grad():
+            return correct_tokens(lm.text_logits(lm.encode(self.ids, num_mem), self.ids), self.ids)[0].cpu()
 
 
 _NO_MEMORY = "There is not enough memory for one step of {model}. Shorten the text, or pick a smaller model."

@@ -77,8 +77,8 @@ MODELS = {
         ModelEntry(
             name=BUILT_IN,
             source=str(ASSETS / BUILT_IN),
-            parameters=8_654_208,
-            hidden_size=384,
+            parameters=12_517_760,
+            hidden_size=640,
             vocab_size=4096,
             context=1024,
             learning_rate=0.1,

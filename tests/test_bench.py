@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from cramdemo import TextError, bench
+from cramdemo import CramConfig, bench, load_model, run_cram, save
+from cramdemo.cram import CramResult
+from cramdemo.decode import Verification
+from cramdemo.models import FrozenLM
+from cramdemo.passages import draw_passages
 
 BOOK = "It was a bright cold day in the valley, and nobody came to the old mill by the river. " * 30
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    (tmp_path / "book.txt").write_text(BOOK)
-    return tmp_path
-
-
-def test_the_built_in_report_has_a_row_for_each_shape_and_each_thread_count(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_built_in_report_has_a_row_for_each_shape_and_each_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "SHAPES", ((2, 8),))
     monkeypatch.setattr(bench, "THREAD_COUNTS", (1,))
-    report = bench.bench_built_in(corpus, 2)
+    report = bench.bench_built_in([BOOK], 2)
     held, random_start, again = report["rows"]
     assert held["value"] == "2 of 2"
     assert 0 <= held["median_steps"] <= held["most_steps"]
@@ -32,22 +29,65 @@ def test_the_built_in_report_has_a_row_for_each_shape_and_each_thread_count(
     assert "| 2 tokens, K = 8: lossless passages | 2 of 2 |" in bench.markdown(report)
 
 
-def test_a_file_that_decodes_to_another_text_is_not_counted_as_exact(
-    corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    from cramdemo import CramConfig, load_model, run_cram, save
-
-    folder = tmp_path_factory.mktemp("vectors")
+def test_a_file_that_decodes_to_another_text_is_not_counted_as_exact(tmp_path: Path) -> None:
     result = run_cram(load_model(), "the old", CramConfig(num_mem=8))
-    save(result.vectors, folder / "a.safetensors")
-    row = bench._new_process_row(folder, {"a.safetensors": "the new", "missing.safetensors": "x"}, 1)
+    save(result.vectors, tmp_path / "a.safetensors")
+    row = bench._new_process_row(tmp_path, {"a.safetensors": "the new", "missing.safetensors": "x"}, 1)
     assert (row["value"], row["share"]) == ("0 of 2", 0)
 
 
-def test_passages_need_a_folder() -> None:
-    for benchmark in bench.BENCHMARKS.values():
-        with pytest.raises(TextError, match="--corpus DIR"):
-            benchmark.run(None, 1)
+def _failing_beyond(monkeypatch: pytest.MonkeyPatch, limits: dict[int, int]) -> list[int]:
+    """Runs are faked: lossless up to `limits[K]` tokens. Returns the list of lengths that gets filled."""
+    lm, lengths = load_model(), []
+    real = run_cram(lm, "the old", CramConfig(num_mem=8))
+    assert real.lossless
+
+    def fake(lm: FrozenLM, text: str, config: CramConfig) -> CramResult:
+        lengths.append(len(lm.tokenize(text)))
+        fails = lengths[-1] > limits[config.num_mem]
+        return dataclasses.replace(real, verifications=[_FAILED]) if fails else real
+
+    monkeypatch.setattr(bench, "run_cram", fake)
+    return lengths
+
+
+_FAILED = Verification(lossless=False, correct_prefix=1, num_tokens=2, device="cpu", dtype="float32", min_margin=-1.0)
+
+
+@pytest.mark.parametrize("limit", [3, 4, 15, 16, 31, 64, 70])
+def test_the_horizon_is_the_longest_length_that_holds(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    lengths = _failing_beyond(monkeypatch, {1: limit})
+    with bench._Proof() as proof:
+        found, rows = bench._horizon(load_model(), [BOOK], 3, 1, proof)
+    assert found == max((n for n in bench.HORIZON_LEVELS if n <= limit), default=0)
+    assert 16 in lengths  # the length of the bound is run in any case
+    assert len(rows) < len(bench.HORIZON_LEVELS) / 2
+
+
+def test_a_length_is_given_up_once_too_many_passages_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = _failing_beyond(monkeypatch, {1: 4})
+    lm = load_model()
+    results = bench._run_until_too_many_fail(lm, draw_passages(lm, [BOOK], 20, 8), 1)
+    assert (len(results), len(lengths)) == (3, 3)  # two of twenty may fail
+    assert bench._holding_row(results, "x", 20)["value"] == "0 of 3 (ended there; 20 planned)"
+
+
+def test_the_horizon_report_has_ratios_proof_and_the_cost_of_the_books(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "HORIZON_LEVELS", range(1, 3))
+    monkeypatch.setattr(bench, "HORIZON_NUM_MEM", (1, 2))
+    monkeypatch.setattr(bench, "HORIZON_BOUNDS", {})
+    monkeypatch.setattr(bench, "THREAD_COUNTS", (1,))
+    report = bench.bench_horizon([BOOK], 2)
+    rows = {row["figure"]: row for row in report["rows"]}
+    assert rows["K = 1: tokens that nine of ten passages reach"]["value"] == 2
+    assert rows["K = 2: tokens that nine of ten passages reach"]["over_one_vector"] == 2
+    tried = rows["K = 1, 2 tokens: lossless passages"]
+    assert tried["value"] == "2 of 2"
+    assert 0 <= tried["encoder_alone_tokens"] <= tried["optimised_tokens"] == 2
+    again = rows["of results called lossless, exact in a new process with 1 thread"]
+    assert again["value"].split(" of ")[0] == again["value"].split(" of ")[1]
+    # BOOK is one sentence thirty times: the general compressors see that, and beat what a model can do
+    assert rows["bits per byte: xz"]["value"] < rows["bits per byte: gzip"]["value"] + 1 < 2
 
 
 def test_the_table_has_every_column_of_every_row() -> None:

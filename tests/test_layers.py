@@ -130,5 +130,5 @@ def test_no_file_names_a_place_on_somebody_s_machine() -> None:
 
 def test_every_module_has_a_test_file_that_mirrors_it() -> None:
     mirrored = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
-    inner = {"__init__", "__main__", "encoder", "ui"}  # encoder: with models and pretrain; ui: tests/ui
+    inner = {"__init__", "__main__", "ui"}  # ui: tests/ui
     assert {_own_module(p) for p in MODULES} - inner <= mirrored

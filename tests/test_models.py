@@ -230,9 +230,10 @@ def test_damaged_json_is_refused(tiny_folder: Path, copy_of: Copy, name: str, co
     assert "cannot be loaded" in _refused(folder)
 
 
-def test_a_damaged_encoder_is_refused(built_in: FrozenLM, copy_of: Copy) -> None:
+@pytest.mark.parametrize("config", ['{"layers": 1, "max_mem": 3}', '{"max_mem": 3}', "{"])
+def test_a_damaged_encoder_is_refused(built_in: FrozenLM, copy_of: Copy, config: str) -> None:
     folder = copy_of(Path(MODELS[BUILT_IN].source))
-    (folder / "encoder" / "config.json").write_text('{"max_mem": 3}')
+    (folder / "encoder" / "config.json").write_text(config)
     assert "damaged or incomplete" in _refused(folder)
 
 

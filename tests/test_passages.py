@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from cramdemo import TextError, load_model
-from cramdemo.passages import draw_passages, read_books
+from cramdemo.passages import bits_per_byte, draw_passages, read_books
 
 BOOKS = [
     "It was a bright cold day in the valley, and nobody came. " * 40,
@@ -41,3 +42,26 @@ def test_a_folder_without_books_or_with_other_encodings_is_refused(tmp_path: Pat
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(TextError, match="not UTF-8"):
         read_books(tmp_path)
+
+
+def test_books_are_picked_by_parts_of_their_names(tmp_path: Path) -> None:
+    for name in ("b-two", "a-one", "c-three"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert read_books(tmp_path) == ["a-one", "b-two", "c-three"]
+    assert read_books(tmp_path, ["three", "one"]) == ["a-one", "c-three"]
+    with pytest.raises(TextError, match="'four' in its name"):
+        read_books(tmp_path, ["one", "four"])
+
+
+def test_bits_per_byte_need_a_window_of_text() -> None:
+    with pytest.raises(TextError, match="needs 256"):
+        bits_per_byte(load_model(), [BOOKS[0], "short"])
+
+
+def test_bits_per_byte_are_the_models_own_cost_of_the_windows() -> None:
+    lm = load_model()
+    ids = lm.tokenize(BOOKS[0])[:256]
+    bits = -torch.log2_(torch.softmax(lm.model(torch.tensor([ids])).logits[0, :-1].double(), -1))
+    expected = sum(float(bits[i, token]) for i, token in enumerate(ids[1:]))
+    size = len(lm.detokenize(ids[1:]).encode())
+    assert bits_per_byte(lm, [lm.detokenize(ids)], windows_a_book=1) == pytest.approx(expected / size, rel=1e-4)

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from cramdemo import CramConfig, load_model, run_cram
-from cramdemo.pretrain import Curriculum, PretrainConfig, Trainer, export, pretrain, tokenise_corpus, train_tokenizer
+from cramdemo.pretrain import (
+    FIRST_LENGTH,
+    NUM_MEM_CHOICES,
+    Curriculum,
+    PretrainConfig,
+    Trainer,
+    export,
+    pretrain,
+    tokenise_corpus,
+    train_tokenizer,
+)
 
 SENTENCES = (
     "The old man and the sea were tired of the other men and the other seas.",
@@ -27,12 +37,14 @@ TOY = PretrainConfig(
     intermediate_size=64,
     layers=2,
     heads=2,
+    encoder_layers=1,
     context=64,
     lm_steps=4,
     memory_steps=8,
     lm_length=16,
     batch_positions=64,
     warmup_steps=2,
+    decay_share=0.2,
 )
 
 
@@ -103,7 +115,7 @@ def test_training_changes_every_weight_and_both_phases_have_their_batches(tokens
     assert all("lm_loss" in record for record in records[: TOY.lm_steps])
     later = ["lm_loss" in record for record in records[TOY.lm_steps :]]
     assert later == [step % TOY.lm_every == 0 for step in range(TOY.lm_steps, TOY.total_steps)]
-    assert {"lm.model.embed_tokens.weight", "encoder.project.weight", "encoder.queries"} <= set(
+    assert {"lm.model.embed_tokens.weight", "encoder.project.weight", "encoder.query"} <= set(
         _differing(trainer, untrained)
     )
     assert records[0]["lm_loss"] == pytest.approx(math.log(TOY.vocab_size), rel=0.1)  # untrained: uniform
@@ -140,6 +152,49 @@ def test_the_curriculum_grows_after_good_batches_only() -> None:
         curriculum.update(1, 1.0)
     assert curriculum.lengths[1] > before[1]
     assert {k: n for k, n in curriculum.lengths.items() if k != 1} == {k: n for k, n in before.items() if k != 1}
+
+
+def test_a_passage_grows_by_a_token_a_vector() -> None:
+    curriculum = Curriculum()
+    lengths = {curriculum.lengths[4] for _ in range(100) if curriculum.update(4, 1.0) is None}
+    assert lengths == set(range(4 * FIRST_LENGTH, max(lengths) + 1, 4))
+
+
+def test_a_k_joins_when_the_one_before_has_grown() -> None:
+    curriculum = Curriculum()
+    for joined in range(1, len(NUM_MEM_CHOICES) + 1):
+        drawn = [k for k, weight in zip(NUM_MEM_CHOICES, curriculum.weights(), strict=True) if weight]
+        assert drawn == list(NUM_MEM_CHOICES[:joined])
+        curriculum.lengths[drawn[-1]] += drawn[-1]
+
+
+def test_batches_are_of_lengths_and_k_that_the_curriculum_has_reached(tokens: torch.Tensor) -> None:
+    trainer = Trainer(TOY, tokens)
+    trainer.curriculum.lengths = {1: 6, 2: 10, 4: 16, 8: 32, 16: 64}  # 4 has joined, 8 has not
+    generator = torch.Generator().manual_seed(0)
+    shapes = [trainer._draw_shape(generator) for _ in range(2000)]
+    full = [shape for shape in shapes if shape in {(1, 6), (2, 10), (4, 16)}]
+    assert 1300 < len(full) < 1700
+    assert {k for k, _ in shapes} == {1, 2, 3, 4}
+    assert all(1 <= n <= {1: 6, 2: 12, 3: 18, 4: 16}[k] for k, n in shapes)
+
+
+def test_a_few_tokens_of_memory_batches_are_any_of_the_vocabulary(tokens: torch.Tensor) -> None:
+    trainer = Trainer(TOY, tokens)
+    ids = torch.zeros(200, 50, dtype=torch.int64)
+    replaced = trainer._with_rare_tokens(ids, torch.Generator().manual_seed(0))
+    assert float((replaced != ids).float().mean()) == pytest.approx(TOY.rare_share, rel=0.2)
+    assert set(replaced.unique().tolist()) > set(range(0, TOY.vocab_size, 50))
+
+
+def test_matrices_inside_the_layers_are_muon_s_and_all_else_is_adamw_s(tokens: torch.Tensor) -> None:
+    trainer = Trainer(TOY, tokens)
+    names = {id(p): name for name, p in trainer._named_parameters()}
+    muon, adamw = ({names[id(p)] for g in o.param_groups for p in g["params"]} for o in trainer.optimizers)
+    assert muon | adamw == set(names.values())
+    assert not muon & adamw
+    assert {"lm.model.embed_tokens.weight", "encoder.query", "lm.model.norm.weight"} <= adamw
+    assert {"lm.model.layers.0.mlp.up_proj.weight", "encoder.project.weight"} <= muon
 
 
 def test_the_exported_model_is_the_trained_one_in_bfloat16(

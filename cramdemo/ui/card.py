@@ -117,6 +117,14 @@ def _figures(result: CramResult) -> str:
         ),
         ("utilisation", f"{result.utilisation:.1%}", "token gain over that capacity"),
     ]
+    if result.encoder_prefix is not None:
+        figures.append(
+            (
+                "the encoder alone",
+                f"{result.encoder_prefix} of {plural(result.num_tokens, 'token')}",
+                "exact from the encoder’s vectors, without one step of optimisation",
+            )
+        )
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd class='cd-why'>{escape(why)}</dd></div>"
         for name, value, why in figures
