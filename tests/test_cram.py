@@ -116,6 +116,21 @@ def test_a_run_stopped_at_its_first_look_returns_the_vectors_it_scored_not_updat
     assert (first.step, result.steps, result.reason) == (0, 0, "stopped")
 
 
+def test_the_encoder_alone_is_scored_without_optimisation(built_in: FrozenLM, tiny_lm: FrozenLM) -> None:
+    text = "Ratty and the old sea captain went to town, and nobody knew what had become of the boat they left behind."
+    result = run_cram(built_in, text, CramConfig(init="embedding", steps=3))
+    ids = torch.tensor([built_in.tokenize(text)])
+    predicted = built_in.text_logits(built_in.encode(ids, 1), ids).argmax(-1)
+    wrong = (predicted != ids)[0].nonzero()
+    assert result.encoder_prefix == int(wrong[0]) < result.num_tokens
+    assert result.summary()["encoder_prefix"] == result.encoder_prefix
+
+    assert built_in.encoder is not None
+    beyond = run_cram(built_in, text, CramConfig(num_mem=built_in.encoder.max_mem + 1, steps=1))
+    assert beyond.encoder_prefix is None
+    assert run_cram(tiny_lm, [1, 2], CramConfig(steps=1)).encoder_prefix is None
+
+
 def test_the_result_s_figures_are_those_of_its_definitions(tiny_lm: FrozenLM) -> None:
     result = run_cram(tiny_lm, HARD, CramConfig(num_mem=2, steps=10))
     ids = torch.tensor([HARD])

@@ -117,12 +117,13 @@ def _figures(result: CramResult) -> str:
         ),
         ("utilisation", f"{result.utilisation:.1%}", "token gain over that capacity"),
     ]
-    if result.encoder_prefix is not None:
+    if result.encoder_correct is not None:
+        right = int(result.encoder_correct.sum())
         figures.append(
             (
                 "the encoder alone",
-                f"{result.encoder_prefix} of {plural(result.num_tokens, 'token')}",
-                "exact from the encoder’s vectors, without one step of optimisation",
+                f"{right} of {plural(result.num_tokens, 'token')}",
+                f"right, teacher-forced, without one step of optimisation; the first {result.encoder_prefix} in a row",
             )
         )
     cells = "".join(

@@ -4,6 +4,7 @@ import dataclasses
 import zlib
 
 import pytest
+import torch
 
 from cramdemo import CramConfig, run_cram
 from cramdemo.errors import plural
@@ -45,6 +46,14 @@ def test_tokens_a_vector_counts_only_what_decodes(crammed, failed):
 def test_bytes_are_those_of_text_zlib_and_vectors(crammed):
     sizes = [size for _, size in byte_sizes("é" * 100, crammed)]
     assert sizes == [200, len(zlib.compress("é".encode() * 100, 9)), 4 * 64 * 4]
+
+
+def test_card_shows_what_the_encoder_alone_would_give_where_there_is_one(crammed):
+    assert "the encoder alone" not in card_html(TEXT, crammed, Suggestions())
+    right = torch.tensor([True, True, False, True])
+    html = card_html(TEXT, dataclasses.replace(crammed, encoder_correct=right), Suggestions())
+    assert f"<dt>the encoder alone</dt><dd>3 of {plural(crammed.num_tokens, 'token')}</dd>" in html
+    assert "the first 2 in a row" in html
 
 
 def test_card_says_that_the_text_is_smaller_only_where_it_is(crammed):
