@@ -42,7 +42,7 @@ HORIZON_BOUNDS = {1: 16, 8: 8}  # K: tokens a vector that are run in any case, f
 RANDOM_START_STEPS = 400
 VIEW_STEPS = 600
 VIEW_PAIRS = 5
-VIEW_TOKENS = 24  # more than one vector of the built-in model holds, so that all steps are run
+VIEW_TOKENS = 96  # more than one vector of the built-in model holds, so that all steps are run
 START_TIMEOUT_SECONDS = 60
 
 
