@@ -38,6 +38,8 @@ THREAD_COUNTS = (1, 2)
 HORIZON_NUM_MEM = (1, 2, 4, 8)
 HORIZON_LEVELS = range(4, 66, 2)  # tokens a vector
 HORIZON_ONE_FAILURE_IN = 10  # passages: a length counts as reached when nine of ten hold
+HORIZON_SEARCH_PASSAGES = 10  # the length is looked for on so many, and then proven on all
+HORIZON_STEPS = 600  # a run that needs more has failed; those that hold need a fraction, those that do not cost hours
 HORIZON_BOUNDS = {1: 16, 8: 8}  # K: tokens a vector that are run in any case, for their times
 RANDOM_START_STEPS = 400
 VIEW_STEPS = 600
@@ -74,22 +76,25 @@ def bench_built_in(books: list[str], count: int) -> dict[str, Any]:
 
 
 def bench_horizon(books: list[str], count: int) -> dict[str, Any]:
-    """Tokens that nine of ten passages reach on the built-in model, for each K, at default settings.
+    """Tokens that nine of ten passages reach on the built-in model, for each K, within `HORIZON_STEPS`.
 
-    The longest length is found by bisection over `HORIZON_LEVELS`, taking shorter passages to be easier; a
-    length is given up as soon as more than a tenth of its passages have failed. Also the LM's own cost of the
-    books in bits per byte, beside gzip's and xz's.
+    The longest length is found by bisection over `HORIZON_LEVELS` on a few passages, taking shorter ones to be
+    easier, and then proven on all of them, shortened as long as more than a tenth fail. Also the LM's own cost
+    of the books in bits per byte, beside gzip's and xz's.
 
     Raises:
         TextError: the books are too short.
     """
     lm = load_model(BUILT_IN)
     rows: list[dict[str, Any]] = []
+    horizons = {}
     with _Proof() as proof:
-        horizons = {}
         for num_mem in HORIZON_NUM_MEM:
-            horizons[num_mem], tried = _horizon(lm, books, count, num_mem, proof)
-            rows += tried
+            search = _HorizonSearch(lm, books, count, num_mem)
+            horizons[num_mem] = search.horizon()
+            rows += search.rows()
+            for a_vector, results in search.results.items():
+                proof.keep(results, search.passages(a_vector))
         rows += proof.rows()
     for num_mem, horizon in horizons.items():
         rows.append(
@@ -103,36 +108,54 @@ def bench_horizon(books: list[str], count: int) -> dict[str, Any]:
     return {"benchmark": "horizon", "model": lm.name, "passages": count, "rows": rows}
 
 
-def _horizon(
-    lm: FrozenLM, books: list[str], count: int, num_mem: int, proof: _Proof
-) -> tuple[int, list[dict[str, Any]]]:
-    """Most tokens held for one K, and a row for each length that was tried."""
-    rows: list[dict[str, Any]] = []
+class _HorizonSearch:
+    """The longest passages held for one K, and what was run to find them; levels are tokens a vector."""
 
-    def holds(a_vector: int) -> bool:
-        passages = draw_passages(lm, books, count, a_vector * num_mem)
-        results = _run_until_too_many_fail(lm, passages, num_mem)
-        proof.keep(results, passages)
-        rows.append(_holding_row(results, f"K = {num_mem}, {a_vector * num_mem} tokens", count) | _prefixes(results))
-        return sum(not result.lossless for result in results) <= count // HORIZON_ONE_FAILURE_IN
+    def __init__(self, lm: FrozenLM, books: list[str], count: int, num_mem: int) -> None:
+        self.lm, self.books, self.count, self.num_mem = lm, books, count, num_mem
+        self.results: dict[int, list[CramResult]] = {}
 
-    low, high = 0, len(HORIZON_LEVELS)  # the levels before `low` hold, those from `high` on do not
-    if num_mem in HORIZON_BOUNDS:
-        level = HORIZON_LEVELS.index(HORIZON_BOUNDS[num_mem])
-        low, high = (level + 1, high) if holds(HORIZON_LEVELS[level]) else (low, level)
-    while low < high:
-        middle = min((low + high) // 2, low + 4)  # long passages cost most, so that large leaps do not pay
-        low, high = (middle + 1, high) if holds(HORIZON_LEVELS[middle]) else (low, middle)
-    return (HORIZON_LEVELS[low - 1] * num_mem if low else 0), rows
+    def horizon(self) -> int:
+        """Tokens that nine of ten of all passages reach; 0 if not even the first level holds."""
+        bound = HORIZON_BOUNDS.get(self.num_mem)
+        if bound is not None:
+            self._holds(bound, self.count)
+        low, high = 0, len(HORIZON_LEVELS)  # the levels before `low` hold, those from `high` on do not
+        while low < high:
+            middle = min((low + high) // 2, low + 4)  # long passages cost most, so that large leaps do not pay
+            holds = self._holds(HORIZON_LEVELS[middle], min(self.count, HORIZON_SEARCH_PASSAGES))
+            low, high = (middle + 1, high) if holds else (low, middle)
+        while low and not self._holds(HORIZON_LEVELS[low - 1], self.count):
+            low -= 1
+        return HORIZON_LEVELS[low - 1] * self.num_mem if low else 0
+
+    def passages(self, a_vector: int) -> list[str]:
+        """The same ones whatever K is at hand and however many are run."""
+        return draw_passages(self.lm, self.books, self.count, a_vector * self.num_mem)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each length that was tried, in the order of lengths."""
+        return [self._row(a_vector) for a_vector in sorted(self.results)]
+
+    def _holds(self, a_vector: int, count: int) -> bool:
+        """Whether at most a tenth of the first `count` passages fail; ends at the first failure too many."""
+        results = self.results.setdefault(a_vector, [])
+        most = count // HORIZON_ONE_FAILURE_IN
+        for text in self.passages(a_vector)[len(results) : count]:
+            if _failures(results) > most:
+                break
+            config = CramConfig.for_model(self.lm, num_mem=self.num_mem, steps=HORIZON_STEPS)
+            results.append(run_cram(self.lm, text, config))
+        print(self._row(a_vector)["figure"], self._row(a_vector)["value"], file=sys.stderr, flush=True)
+        return _failures(results[:count]) <= most
+
+    def _row(self, a_vector: int) -> dict[str, Any]:
+        results = self.results[a_vector]
+        return _holding_row(results, f"K = {self.num_mem}, {a_vector * self.num_mem} tokens") | _prefixes(results)
 
 
-def _run_until_too_many_fail(lm: FrozenLM, passages: list[str], num_mem: int) -> list[CramResult]:
-    results: list[CramResult] = []
-    for text in passages:
-        results.append(run_cram(lm, text, CramConfig.for_model(lm, num_mem=num_mem)))
-        if sum(not result.lossless for result in results) > len(passages) // HORIZON_ONE_FAILURE_IN:
-            break
-    return results
+def _failures(results: list[CramResult]) -> int:
+    return sum(not result.lossless for result in results)
 
 
 def _prefixes(results: list[CramResult]) -> dict[str, Any]:
@@ -229,12 +252,11 @@ def _random_start_row(lm: FrozenLM, passages: list[str], num_tokens: int, num_me
     return _holding_row(results, f"{num_tokens} tokens, K = {num_mem}, random start, {RANDOM_START_STEPS} steps")
 
 
-def _holding_row(results: list[CramResult], name: str, count: int | None = None) -> dict[str, Any]:
+def _holding_row(results: list[CramResult], name: str) -> dict[str, Any]:
     lossless = [result for result in results if result.lossless]
-    ended = f" (ended there; {count} planned)" if count is not None and len(results) < count else ""
     return {
         "figure": f"{name}: lossless passages",
-        "value": f"{len(lossless)} of {len(results)}{ended}",
+        "value": f"{len(lossless)} of {len(results)}",
         "share": len(lossless) / len(results),
         "most_steps": max((r.steps for r in lossless), default=None),
         "median_seconds": round(median(r.seconds for r in lossless), 2) if lossless else None,

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,12 +33,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.encoder import MemoryEncoder
+from cramdemo.errors import ConfigError
 from cramdemo.models import FrozenLM
 from cramdemo.passages import bits_per_byte, draw_passages, read_books
 
 SHARD_SIZE = "9MB"  # a plain git push to a Space refuses files over 10 MB
 NUM_MEM_CHOICES = (1, 2, 4, 8, 16)
-NUM_MEM_WEIGHTS = (0.35, 0.15, 0.15, 0.25, 0.1)
 FIRST_LENGTH = 4  # tokens a vector
 GROWTH_ACCURACY = 0.8
 SHORTER_SHARE = 0.3
@@ -47,6 +48,23 @@ EVALUATE_LENGTHS = (4, 8, 16)
 EVALUATE_PASSAGES = 4
 EVALUATE_STEPS = 300
 MUON_STEPS = 3  # Newton-Schulz iterations; five, the usual number, cost as much as the batch
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One warm-up, plateau and decay of memory-aware training; the optimisers begin it afresh.
+
+    Attributes:
+        steps: updates.
+        lm_every: one batch in so many is plain text.
+        num_mem_weights: how often each of `NUM_MEM_CHOICES` is drawn, not normalised.
+        decay_steps: the last updates, over which the learning rate falls to zero.
+    """
+
+    steps: int
+    lm_every: int
+    num_mem_weights: tuple[float, ...]
+    decay_steps: int = 240
 
 
 @dataclass(frozen=True)
@@ -62,15 +80,15 @@ class PretrainConfig:
     context: int = 1024
     init_std: float = 0.04
     lm_steps: int = 500
-    memory_steps: int = 1721
+    cycles: tuple[Cycle, ...] = (
+        Cycle(1721, lm_every=2, num_mem_weights=(0.35, 0.15, 0.15, 0.25, 0.1)),
+        Cycle(7266, lm_every=3, num_mem_weights=(0.15, 0.25, 0.25, 0.3, 0.05), decay_steps=70),
+    )
     lm_length: int = 256
     batch_positions: int = 4096
     learning_rate: float = 1.0e-3
-    memory_learning_rate: float = 1.0e-3
     weight_decay: float = 0.1
     warmup_steps: int = 60
-    decay_share: float = 0.108  # 240 steps
-    lm_every: int = 2
     noise: float = 0.1
     rare_share: float = 0.03
     seed: int = 0
@@ -78,7 +96,16 @@ class PretrainConfig:
     @property
     def total_steps(self) -> int:
         """Updates of both phases."""
-        return self.lm_steps + self.memory_steps
+        return self.lm_steps + sum(cycle.steps for cycle in self.cycles)
+
+    def cycle_at(self, step: int) -> tuple[Cycle, int]:
+        """The cycle of a step of memory-aware training, and how many steps of it are done."""
+        since = step - self.lm_steps
+        for cycle in self.cycles:
+            if since < cycle.steps:
+                return cycle, since
+            since -= cycle.steps
+        raise ValueError(f"step {step} is past the schedule's end at {self.total_steps}")
 
 
 @dataclass
@@ -99,11 +126,10 @@ class Curriculum:
             running = GROWTH_ACCURACY - 0.3
         self.accuracy[num_mem] = running
 
-    def weights(self) -> list[float]:
-        """How often each of `NUM_MEM_CHOICES` is drawn, not normalised; the first always is."""
+    def joined(self) -> list[bool]:
+        """Which of `NUM_MEM_CHOICES` are trained by now; the first always is."""
         before = (1, *NUM_MEM_CHOICES)
-        joined = [k == 1 or self.lengths[b] > FIRST_LENGTH * b for b, k in zip(before, NUM_MEM_CHOICES, strict=False)]
-        return [weight * has_joined for weight, has_joined in zip(NUM_MEM_WEIGHTS, joined, strict=True)]
+        return [k == 1 or self.lengths[b] > FIRST_LENGTH * b for b, k in zip(before, NUM_MEM_CHOICES, strict=False)]
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int, context: int) -> PreTrainedTokenizerFast:
@@ -191,24 +217,32 @@ class Trainer:
             for name, parameter in module.named_parameters():
                 yield f"{prefix}.{name}", parameter
 
-    def _optimizer_of(self, parameter: Tensor) -> torch.optim.Optimizer:
-        muon, adamw = self.optimizers
-        return muon if any(parameter is p for p in muon.param_groups[0]["params"]) else adamw
+    def _optimizer_state(self) -> dict[str, dict[str, Tensor]]:
+        """Moments by parameter name; to write into one's dictionary is to set them."""
+        owners = {p: o for o in self.optimizers for group in o.param_groups for p in group["params"]}
+        return {name: owners[p].state[p] for name, p in self._named_parameters()}
 
     def learning_rate(self) -> float:
-        """Warm-up, constant for each phase, linear decay over the last share of all steps."""
-        config, step = self.config, self.step
-        peak = config.learning_rate if step < config.lm_steps else config.memory_learning_rate
-        since = step if step < config.lm_steps else step - config.lm_steps
-        left = (config.total_steps - step) / max(1.0, config.decay_share * config.total_steps)
-        return peak * min(1.0, (since + 1) / config.warmup_steps, left)
+        """Warm-up, constant, and at the end of each cycle of memory-aware training linear decay."""
+        config, left = self.config, 1.0
+        since = self.step
+        if self.step >= config.lm_steps:
+            cycle, since = config.cycle_at(self.step)
+            left = (cycle.steps - since) / max(1, cycle.decay_steps)
+        return config.learning_rate * min(1.0, (since + 1) / config.warmup_steps, left)
 
     def train_step(self) -> dict[str, float]:
         """One update; returns loss (nats a token) and, for a memory batch, accuracy, K and N."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        if self.step == self.config.lm_steps:
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        if self.step == config.lm_steps:
             self.encoder.body.load_state_dict(self.lm.model.state_dict(), strict=False)
-        plain = self.step < self.config.lm_steps or self.step % self.config.lm_every == 0
+        plain = True
+        if self.step >= config.lm_steps:
+            cycle, since = config.cycle_at(self.step)
+            plain = self.step % cycle.lm_every == 0
+            if since == 0 and cycle is not config.cycles[0]:
+                self.optimizers = self._optimizers()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate()
@@ -257,7 +291,8 @@ class Trainer:
 
     def _draw_shape(self, generator: torch.Generator) -> tuple[int, int]:
         """K by its weight and N its length in the curriculum; in three of ten batches any smaller K and N."""
-        weights = torch.tensor(self.curriculum.weights())
+        cycle, _ = self.config.cycle_at(self.step)
+        weights = torch.tensor(cycle.num_mem_weights) * torch.tensor(self.curriculum.joined())
         num_mem = NUM_MEM_CHOICES[int(torch.multinomial(weights, 1, generator=generator))]
         length = self.curriculum.lengths[num_mem]
         if torch.rand((), generator=generator) < SHORTER_SHARE:
@@ -275,32 +310,55 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """The whole state as safetensors and JSON, replaced in one go."""
         tensors = {f"weights.{name}": p.detach() for name, p in self._named_parameters()}
-        for name, parameter in self._named_parameters():
-            for key, value in self._optimizer_of(parameter).state.get(parameter, {}).items():
+        for name, moments in self._optimizer_state().items():
+            for key, value in moments.items():
                 tensors[f"optimizer.{key}.{name}"] = value.clone()
-        state = {"step": self.step, "curriculum": dataclasses.asdict(self.curriculum)}
+        state = {
+            "step": self.step,
+            "curriculum": dataclasses.asdict(self.curriculum),
+            "config": self._fixed_settings(),
+        }
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "checkpoint.partial"
         save_file(tensors, partial, metadata={"state": json.dumps(state)})
         partial.replace(folder / "checkpoint.safetensors")
 
+    def _fixed_settings(self) -> dict[str, Any]:
+        """What a checkpoint may not change; the schedule may be cut short or drawn out."""
+        settings = dataclasses.asdict(self.config)
+        return {key: value for key, value in settings.items() if key != "cycles"}
+
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote."""
+        """Take up the state that `save` wrote.
+
+        Raises:
+            ConfigError: the checkpoint was begun with another shape or other settings.
+        """
         with safe_open(folder / "checkpoint.safetensors", framework="pt") as file:
             state = json.loads(file.metadata()["state"])
-            keys = set(file.keys())
+            self._check_settings(state["config"])
+            moments = self._optimizer_state()
             for name, parameter in self._named_parameters():
                 parameter.data.copy_(file.get_tensor(f"weights.{name}"))
-                moments = {k: f"optimizer.{k}.{name}" for k in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")}
-                self._optimizer_of(parameter).state[parameter] = {
-                    k: file.get_tensor(v).to(parameter.device if k != "step" else "cpu")
-                    for k, v in moments.items()
-                    if v in keys
-                }
+            for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                kind, _, rest = key.partition(".")
+                if kind == "optimizer":
+                    moment, _, name = rest.partition(".")
+                    device = "cpu" if moment == "step" else self.device
+                    moments[name][moment] = file.get_tensor(key).to(device)
         self.step = state["step"]
         self.curriculum = Curriculum(
             **{part: {int(k): v for k, v in values.items()} for part, values in state["curriculum"].items()}
         )
+
+    def _check_settings(self, begun: dict[str, Any]) -> None:
+        wanted = self._fixed_settings()
+        other = [key for key in sorted(wanted) if begun.get(key) != wanted[key]]
+        if other:
+            listed = ", ".join(f"{key} {begun.get(key)} instead of {wanted[key]}" for key in other)
+            raise ConfigError(
+                f"The checkpoint was begun with other settings: {listed}. Give another folder, or the same settings."
+            )
 
 
 def export(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -323,7 +381,7 @@ def pretrain(
     """Train, or go on from the checkpoint in `out`, and write the model to `out`/model at the end.
 
     Args:
-        config: shape and schedule; must be the one the checkpoint was begun with.
+        config: shape and schedule; a checkpoint goes on only with the settings it was begun with.
         corpus: folder of .txt files to learn from.
         out: tokenizer, tokens, checkpoint, log.jsonl and the model.
         heldout: folder of .txt files never trained on, for the checks; None leaves them out.
@@ -335,6 +393,7 @@ def pretrain(
 
     Raises:
         TextError: the corpus holds no UTF-8 text.
+        ConfigError: `out` holds a checkpoint begun with other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
     tokenizer, tokens = _prepared(config, corpus, out)

@@ -11,7 +11,6 @@ from cramdemo import CramConfig, bench, load_model, run_cram, save
 from cramdemo.cram import CramResult
 from cramdemo.decode import Verification
 from cramdemo.models import FrozenLM
-from cramdemo.passages import draw_passages
 
 BOOK = "It was a bright cold day in the valley, and nobody came to the old mill by the river. " * 30
 
@@ -57,19 +56,18 @@ _FAILED = Verification(lossless=False, correct_prefix=1, num_tokens=2, device="c
 @pytest.mark.parametrize("limit", [3, 4, 15, 16, 31, 64, 70])
 def test_the_horizon_is_the_longest_length_that_holds(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     lengths = _failing_beyond(monkeypatch, {1: limit})
-    with bench._Proof() as proof:
-        found, rows = bench._horizon(load_model(), [BOOK], 3, 1, proof)
-    assert found == max((n for n in bench.HORIZON_LEVELS if n <= limit), default=0)
+    search = bench._HorizonSearch(load_model(), [BOOK], 3, 1)
+    assert search.horizon() == max((n for n in bench.HORIZON_LEVELS if n <= limit), default=0)
     assert 16 in lengths  # the length of the bound is run in any case
-    assert len(rows) < len(bench.HORIZON_LEVELS) / 2
+    assert len(search.rows()) < len(bench.HORIZON_LEVELS) / 2
 
 
 def test_a_length_is_given_up_once_too_many_passages_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = _failing_beyond(monkeypatch, {1: 4})
-    lm = load_model()
-    results = bench._run_until_too_many_fail(lm, draw_passages(lm, [BOOK], 20, 8), 1)
-    assert (len(results), len(lengths)) == (3, 3)  # two of twenty may fail
-    assert bench._holding_row(results, "x", 20)["value"] == "0 of 3 (ended there; 20 planned)"
+    search = bench._HorizonSearch(load_model(), [BOOK], 20, 1)
+    assert not search._holds(8, 20)
+    assert len(lengths) == 3  # two of twenty may fail
+    assert search.rows()[0]["value"] == "0 of 3"
 
 
 def test_the_horizon_report_has_ratios_proof_and_the_cost_of_the_books(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from cramdemo import CramConfig, load_model, run_cram
+from cramdemo.errors import ConfigError
 from cramdemo.pretrain import (
     FIRST_LENGTH,
     NUM_MEM_CHOICES,
     Curriculum,
+    Cycle,
     PretrainConfig,
     Trainer,
     export,
@@ -40,11 +42,10 @@ TOY = PretrainConfig(
     encoder_layers=1,
     context=64,
     lm_steps=4,
-    memory_steps=8,
+    cycles=(Cycle(5, 2, (0.35, 0.15, 0.15, 0.25, 0.1), 2), Cycle(4, 3, (0.2, 0.2, 0.2, 0.2, 0.2), 2)),
     lm_length=16,
     batch_positions=64,
     warmup_steps=2,
-    decay_share=0.2,
 )
 
 
@@ -78,7 +79,19 @@ def _differing(first: Trainer, second: Trainer) -> list[str]:
     return [name for name in ours.keys() | theirs.keys() if not torch.equal(ours[name], theirs[name])]
 
 
-@pytest.mark.parametrize("stop_at", [2, 4, 5, 9], ids=["plain phase", "at the change", "just after it", "memory phase"])
+@pytest.mark.parametrize(
+    "stop_at",
+    [2, 4, 5, 7, 9, 10, 11],
+    ids=[
+        "plain phase",
+        "at the change",
+        "just after it",
+        "memory phase",
+        "between cycles",
+        "after the first batch of the second cycle",
+        "second cycle",
+    ],
+)
 def test_a_run_stopped_and_resumed_gets_the_weights_of_one_that_was_not(
     trained: Trainer, tokens: torch.Tensor, tmp_path: Path, stop_at: int
 ) -> None:
@@ -98,6 +111,14 @@ def test_a_run_stopped_and_resumed_gets_the_weights_of_one_that_was_not(
     assert second.curriculum == trained.curriculum
 
 
+def test_a_checkpoint_goes_on_only_with_the_settings_it_was_begun_with(tokens: torch.Tensor, tmp_path: Path) -> None:
+    Trainer(TOY, tokens).save(tmp_path)
+    Trainer(dataclasses.replace(TOY, cycles=TOY.cycles[:1]), tokens).load(tmp_path)  # a shorter schedule is no harm
+    other = Trainer(dataclasses.replace(TOY, heads=4, noise=0.5), tokens)
+    with pytest.raises(ConfigError, match=r"heads 2 instead of 4, noise 0\.1 instead of 0\.5"):
+        other.load(tmp_path)
+
+
 def test_saving_does_not_change_the_run_and_leaves_one_file(
     trained: Trainer, tokens: torch.Tensor, tmp_path: Path
 ) -> None:
@@ -114,7 +135,7 @@ def test_training_changes_every_weight_and_both_phases_have_their_batches(tokens
     records = [trainer.train_step() for _ in range(TOY.total_steps)]
     assert all("lm_loss" in record for record in records[: TOY.lm_steps])
     later = ["lm_loss" in record for record in records[TOY.lm_steps :]]
-    assert later == [step % TOY.lm_every == 0 for step in range(TOY.lm_steps, TOY.total_steps)]
+    assert later == [step % 2 == 0 for step in range(4, 9)] + [step % 3 == 0 for step in range(9, 13)]
     assert {"lm.model.embed_tokens.weight", "encoder.project.weight", "encoder.query"} <= set(
         _differing(trainer, untrained)
     )
@@ -131,15 +152,30 @@ def test_the_seed_decides_the_run_and_global_random_numbers_are_left_alone(token
     assert "lm.model.embed_tokens.weight" in _differing(other, second)
 
 
-def test_the_learning_rate_warms_up_in_both_phases_and_ends_near_zero(tokens: torch.Tensor) -> None:
+def test_the_learning_rate_warms_up_in_every_part_and_decays_in_every_cycle(tokens: torch.Tensor) -> None:
     trainer = Trainer(TOY, tokens)
     rates = []
     for trainer.step in range(TOY.total_steps):
-        rates.append(trainer.learning_rate())
-    assert rates[0] < rates[1] == TOY.learning_rate
-    assert rates[TOY.lm_steps] < rates[TOY.lm_steps + 1] == TOY.memory_learning_rate
-    assert 0 < rates[-1] < 0.5 * TOY.memory_learning_rate
-    assert max(rates) == TOY.learning_rate
+        rates.append(trainer.learning_rate() / TOY.learning_rate)
+    plain, first, second = [0.5, 1, 1, 1], [0.5, 1, 1, 1, 0.5], [0.5, 1, 1, 0.5]
+    assert rates == [*plain, *first, *second]
+
+
+def test_a_step_belongs_to_its_cycle_and_none_lies_past_the_end() -> None:
+    first, second = TOY.cycles
+    assert [TOY.cycle_at(step) for step in (4, 8, 9, 12)] == [(first, 0), (first, 4), (second, 0), (second, 3)]
+    with pytest.raises(ValueError, match="past the schedule's end at 13"):
+        TOY.cycle_at(13)
+
+
+def test_a_new_cycle_begins_with_new_optimisers(tokens: torch.Tensor) -> None:
+    trainer = Trainer(TOY, tokens)
+    updates = []
+    for _ in range(TOY.total_steps):
+        trainer.train_step()
+        adamw = trainer.optimizers[1]
+        updates.append(int(adamw.state[trainer.lm.model.norm.weight]["step"]))
+    assert updates == [*range(1, 10), *range(1, 5)]
 
 
 def test_the_curriculum_grows_after_good_batches_only() -> None:
@@ -163,7 +199,7 @@ def test_a_passage_grows_by_a_token_a_vector() -> None:
 def test_a_k_joins_when_the_one_before_has_grown() -> None:
     curriculum = Curriculum()
     for joined in range(1, len(NUM_MEM_CHOICES) + 1):
-        drawn = [k for k, weight in zip(NUM_MEM_CHOICES, curriculum.weights(), strict=True) if weight]
+        drawn = [k for k, has_joined in zip(NUM_MEM_CHOICES, curriculum.joined(), strict=True) if has_joined]
         assert drawn == list(NUM_MEM_CHOICES[:joined])
         curriculum.lengths[drawn[-1]] += drawn[-1]
 
@@ -177,6 +213,19 @@ def test_batches_are_of_lengths_and_k_that_the_curriculum_has_reached(tokens: to
     assert 1300 < len(full) < 1700
     assert {k for k, _ in shapes} == {1, 2, 3, 4}
     assert all(1 <= n <= {1: 6, 2: 12, 3: 18, 4: 16}[k] for k, n in shapes)
+
+
+def test_each_cycle_draws_k_by_its_own_weights(tokens: torch.Tensor) -> None:
+    only_four = Cycle(4, 3, (0.0, 0.0, 1.0, 0.0, 0.0))
+    trainer = Trainer(dataclasses.replace(TOY, cycles=(TOY.cycles[0], only_four)), tokens)
+    trainer.curriculum.lengths = {1: 6, 2: 10, 4: 20, 8: 32, 16: 64}
+    generator = torch.Generator().manual_seed(0)
+    drawn = {}
+    for trainer.step in (8, 9):
+        drawn[trainer.step] = {k for k, n in (trainer._draw_shape(generator) for _ in range(500)) if n % 5 == 0}
+    assert drawn[8] > {1, 2, 4}
+    full = [trainer._draw_shape(generator) for _ in range(500)]
+    assert full.count((4, 20)) > 300
 
 
 def test_a_few_tokens_of_memory_batches_are_any_of_the_vocabulary(tokens: torch.Tensor) -> None:
