@@ -48,15 +48,25 @@ VIEW_TOKENS = 96  # more than one vector of the built-in model holds, so that al
 START_TIMEOUT_SECONDS = 60
 
 
+Tell = Callable[[dict[str, Any]], object]
+
+
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: what it tells, and the function that makes its report from books and passage count."""
+    """A benchmark: what it tells, and the function that makes its report.
+
+    `run` takes books, the number of passages, and a function that is told of each row as it comes.
+    """
 
     help: str
-    run: Callable[[list[str], int], dict[str, Any]]
+    run: Callable[[list[str], int, Tell], dict[str, Any]]
 
 
-def bench_built_in(books: list[str], count: int) -> dict[str, Any]:
+def _keep_quiet(row: dict[str, Any]) -> None:
+    """Nobody watches."""
+
+
+def bench_built_in(books: list[str], count: int, tell: Tell = _keep_quiet) -> dict[str, Any]:
     """Passages held by the built-in model at default settings, decoded again in new processes.
 
     Raises:
@@ -70,12 +80,14 @@ def bench_built_in(books: list[str], count: int) -> dict[str, Any]:
             results = [run_cram(lm, text, CramConfig.for_model(lm, num_mem=num_mem)) for text in passages]
             proof.keep(results, passages)
             rows.append(_holding_row(results, f"{num_tokens} tokens, K = {num_mem}"))
+            tell(rows[-1])
             rows.append(_random_start_row(lm, passages, num_tokens, num_mem))
+            tell(rows[-1])
         rows += proof.rows()
     return {"benchmark": "built-in", "model": lm.name, "passages": count, "rows": rows}
 
 
-def bench_horizon(books: list[str], count: int) -> dict[str, Any]:
+def bench_horizon(books: list[str], count: int, tell: Tell = _keep_quiet) -> dict[str, Any]:
     """Tokens that nine of ten passages reach on the built-in model, for each K, within `HORIZON_STEPS`.
 
     The longest length is found by bisection over `HORIZON_LEVELS` on a few passages, taking shorter ones to be
@@ -90,7 +102,7 @@ def bench_horizon(books: list[str], count: int) -> dict[str, Any]:
     horizons = {}
     with _Proof() as proof:
         for num_mem in HORIZON_NUM_MEM:
-            search = _HorizonSearch(lm, books, count, num_mem)
+            search = _HorizonSearch(lm, books, count, num_mem, tell)
             horizons[num_mem] = search.horizon()
             rows += search.rows()
             for a_vector, results in search.results.items():
@@ -111,8 +123,8 @@ def bench_horizon(books: list[str], count: int) -> dict[str, Any]:
 class _HorizonSearch:
     """The longest passages held for one K, and what was run to find them; levels are tokens a vector."""
 
-    def __init__(self, lm: FrozenLM, books: list[str], count: int, num_mem: int) -> None:
-        self.lm, self.books, self.count, self.num_mem = lm, books, count, num_mem
+    def __init__(self, lm: FrozenLM, books: list[str], count: int, num_mem: int, tell: Tell = _keep_quiet) -> None:
+        self.lm, self.books, self.count, self.num_mem, self.tell = lm, books, count, num_mem, tell
         self.results: dict[int, list[CramResult]] = {}
 
     def horizon(self) -> int:
@@ -146,7 +158,7 @@ class _HorizonSearch:
                 break
             config = CramConfig.for_model(self.lm, num_mem=self.num_mem, steps=HORIZON_STEPS)
             results.append(run_cram(self.lm, text, config))
-        print(self._row(a_vector)["figure"], self._row(a_vector)["value"], file=sys.stderr, flush=True)
+        self.tell(self._row(a_vector))
         return _failures(results[:count]) <= most
 
     def _row(self, a_vector: int) -> dict[str, Any]:
@@ -202,7 +214,7 @@ class _Proof:
         return [_new_process_row(Path(self._folder.name), self.texts, threads) for threads in THREAD_COUNTS]
 
 
-def bench_view(books: list[str], count: int) -> dict[str, Any]:
+def bench_view(books: list[str], count: int, tell: Tell = _keep_quiet) -> dict[str, Any]:
     """Seconds to a usable page and to LOSSLESS through it, and the live view's cost in steps a second.
 
     Raises:

@@ -200,12 +200,17 @@ def run_bench(arguments: argparse.Namespace) -> int:
     if arguments.corpus is None:
         raise TextError("Give a folder of UTF-8 .txt files to draw passages from: --corpus DIR.")
     books = read_books(arguments.corpus, arguments.books)
-    report = BENCHMARKS[arguments.benchmark].run(books, arguments.passages)
+    report = BENCHMARKS[arguments.benchmark].run(books, arguments.passages, _tell)
     if arguments.json:
         _print_json(report)
     else:
         print(markdown(report))
     return EXIT_OK
+
+
+def _tell(row: dict[str, Any]) -> None:
+    """A row of a benchmark that goes on, for whoever waits."""
+    print(f"{row['figure']}: {row['value']}", file=sys.stderr, flush=True)
 
 
 def run_pretrain(arguments: argparse.Namespace) -> int:
