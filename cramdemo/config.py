@@ -29,6 +29,10 @@ class ModelDefaults(Protocol):
     def learning_rate(self) -> float:
         """Adam's step size."""
 
+    @property
+    def growth(self) -> int:
+        """Tokens added to the trained prefix each time; 0 for the whole text at once."""
+
 
 @dataclass(frozen=True)
 class CramConfig:
@@ -42,7 +46,8 @@ class CramConfig:
         margin: logit margin trained for and asked of every token before the run ends as solved. Progressive
             cramming (ICML 2026) found 0.5 to 2 to bring greedy decoding from 70 % to 91 to 100 %.
         temperature: the loss divides the logits by it (progressive cramming, T = 0.25); 1 is plain cross-entropy.
-        growth: tokens added to the trained prefix each time it is solved; 0 trains the whole text at once.
+        growth: tokens added to the trained prefix each time it is solved; 0 trains the whole text at once; None takes
+            the model's table entry.
         warmup_steps: linear warm-up of the learning rate; a cosine decay over `steps` follows.
         restarts: initial vectors tried side by side as one batch; the first to be solved ends the run.
         seed: of the initial vectors and nothing else.
@@ -60,7 +65,7 @@ class CramConfig:
     learning_rate: float | None = None
     margin: float = 1.0
     temperature: float = 1.0
-    growth: int = 16
+    growth: int | None = None
     warmup_steps: int = 10
     restarts: int = 1
     seed: int = 0
@@ -70,12 +75,13 @@ class CramConfig:
     def __post_init__(self) -> None:
         _check_whole("num_mem", self.num_mem, 1, MAX_NUM_MEM)
         _check_whole("steps", self.steps, 1, MAX_STEPS)
-        _check_whole("growth", self.growth, 0, 1_000_000)
         _check_whole("warmup_steps", self.warmup_steps, 0, MAX_STEPS)
         _check_whole("restarts", self.restarts, 1, MAX_RESTARTS)
         _check_whole("seed", self.seed, 0, MAX_SEED)
         _check_number("margin", self.margin, 0.0, 100.0)
         _check_number("temperature", self.temperature, 0.01, 100.0)
+        if self.growth is not None:
+            _check_whole("growth", self.growth, 0, 1_000_000)
         if self.learning_rate is not None:
             _check_number("learning_rate", self.learning_rate, 1e-6, 100.0)
         if self.seconds is not None:
@@ -94,10 +100,12 @@ class CramConfig:
         for name in given:
             if name not in names:
                 raise ConfigError(f"There is no setting {name!r}. Choose from {', '.join(sorted(names))}.")
-        config = cls(**{name: value for name, value in given.items() if value is not None})
-        if config.learning_rate is None:
-            config = dataclasses.replace(config, learning_rate=entry.learning_rate)
-        return config
+        return cls(**{name: value for name, value in given.items() if value is not None}).filled(entry)
+
+    def filled(self, entry: ModelDefaults) -> CramConfig:
+        """The same config with every setting that is None for "the model's own" taken from the model's entry."""
+        own = {name: getattr(entry, name) for name in ("learning_rate", "growth") if getattr(self, name) is None}
+        return dataclasses.replace(self, **own)
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:

@@ -219,7 +219,7 @@ def cram(
         ModelError: while running, if there is not memory for a single step.
     """
     token_ids = lm.tokenize(text_or_ids) if isinstance(text_or_ids, str) else list(text_or_ids)
-    config = CramConfig.for_model(lm) if config is None else _filled(config, lm)
+    config = (config or CramConfig()).filled(lm)
     check_length(lm, len(token_ids), config.num_mem)
     _check_precision(lm, config)
     if not all(0 <= token < lm.vocab_size for token in token_ids):
@@ -249,10 +249,6 @@ def check_length(lm: FrozenLM, num_tokens: int, num_mem: int) -> None:
             f"The text has {num_tokens:,} tokens; with {plural(num_mem, 'memory token')} "
             f"{lm.name} takes at most {limit:,}. Shorten the text."
         )
-
-
-def _filled(config: CramConfig, lm: FrozenLM) -> CramConfig:
-    return config if config.learning_rate is not None else dataclasses.replace(config, learning_rate=lm.learning_rate)
 
 
 def _check_precision(lm: FrozenLM, config: CramConfig) -> None:
@@ -299,7 +295,8 @@ class _Run:
     """
 
     def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig) -> None:
-        assert config.learning_rate is not None
+        assert config.learning_rate is not None and config.growth is not None
+        self.growth = config.growth
         self.lm, self.config, self.token_ids = lm, config, token_ids
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         self.mem = initial_vectors(lm, self.ids, config)  # (R, K, d)
@@ -309,7 +306,8 @@ class _Run:
         self.best_counts = torch.zeros(2, dtype=torch.int64, device=lm.device)  # prefix, total
         self.done = torch.zeros((), dtype=torch.bool, device=lm.device)
         self.margin = config.margin
-        self.trained = min(len(token_ids), config.growth * config.num_mem or len(token_ids))
+        self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
+        self.proof: list[Verification] = []  # of `best`, once it is solved
         self.step = 0
         self.history: list[tuple[int, Tensor, Tensor]] = []
 
@@ -388,7 +386,7 @@ class _Run:
         if not bool(torch.isfinite(scores.nats)):
             return "diverged"
         if self.trained < len(self.token_ids) and bool(scores.exact):
-            self.trained = min(len(self.token_ids), self.trained + self.config.growth)
+            self.trained = min(len(self.token_ids), self.trained + self.growth)
         if stop():
             return "stopped"
         if self.config.seconds is not None and seconds >= self.config.seconds:
@@ -397,8 +395,10 @@ class _Run:
 
     def _still_solved(self) -> bool:
         """Decode what was found; if rounding undid it, ask for twice the margin and go on."""
-        if all(check.lossless for check in self._verify(self._vectors(self.best))):
+        self.proof = self._verify(self._vectors(self.best))
+        if all(check.lossless for check in self.proof):
             return True
+        self.proof = []
         self.margin = max(2 * self.margin, 0.1)
         self.done.zero_()
         self.best_rank.fill_(-math.inf)
@@ -461,7 +461,7 @@ class _Run:
         result = CramResult(
             vectors=vectors,
             token_ids=self.token_ids,
-            verifications=self._verify(vectors),
+            verifications=self.proof or self._verify(vectors),
             reason=reason,
             steps=self.step,
             seconds=time.perf_counter() - started,

@@ -56,6 +56,7 @@ class ModelEntry:
         vocab_size: V.
         context: most positions, [mem] and text together.
         learning_rate: default Adam step size for cramming it.
+        growth: default number of tokens by which the trained prefix grows; 0 for the whole text at once.
         licence: of the weights.
         note: one sentence for the picker.
     """
@@ -67,6 +68,7 @@ class ModelEntry:
     vocab_size: int
     context: int
     learning_rate: float
+    growth: int
     licence: str
     note: str
 
@@ -82,11 +84,13 @@ MODELS = {
             vocab_size=4096,
             context=1024,
             learning_rate=0.1,
+            growth=0,
             licence="MIT",
             note="Built in, works on any CPU. Trained to read memory vectors, as large models do untrained.",
         ),
     )
 }
+DEFAULT_GROWTH = 16  # of those too; from growing prefixes, models that are not trained to read [mem] start easier
 DEFAULT_LEARNING_RATE = 0.1  # of models that are not in the table; progressive cramming's for Llama-like ones
 
 
@@ -142,6 +146,12 @@ class FrozenLM:
         """Default Adam step size for cramming this model."""
         entry = MODELS.get(self.name)
         return entry.learning_rate if entry else DEFAULT_LEARNING_RATE
+
+    @property
+    def growth(self) -> int:
+        """Default growth of the trained prefix for cramming this model; 0 for the whole text at once."""
+        entry = MODELS.get(self.name)
+        return entry.growth if entry else DEFAULT_GROWTH
 
     def in_float32(self) -> FrozenLM:
         """The same model with its weights in float32, made once and kept."""

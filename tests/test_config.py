@@ -60,6 +60,7 @@ ALLOWED: list[tuple[str, Any]] = [
     ("steps", 1),
     ("steps", MAX_STEPS),
     ("growth", 0),
+    ("growth", None),
     ("warmup_steps", 0),
     ("restarts", MAX_RESTARTS),
     ("seed", 0),
@@ -100,16 +101,18 @@ def test_a_config_cannot_be_changed(name: str) -> None:
 
 
 def test_for_model_fills_only_what_is_not_given() -> None:
-    entry = SimpleNamespace(learning_rate=0.37)
-    assert CramConfig.for_model(entry).learning_rate == 0.37
-    assert CramConfig.for_model(entry, learning_rate=None, steps=None) == CramConfig(learning_rate=0.37)
-    given = CramConfig.for_model(entry, learning_rate=0.5, num_mem=3)
-    assert (given.learning_rate, given.num_mem) == (0.5, 3)
+    entry = SimpleNamespace(learning_rate=0.37, growth=5)
+    own = CramConfig.for_model(entry)
+    assert (own.learning_rate, own.growth) == (0.37, 5)
+    assert CramConfig.for_model(entry, learning_rate=None, steps=None) == CramConfig(learning_rate=0.37, growth=5)
+    given = CramConfig.for_model(entry, learning_rate=0.5, growth=0, num_mem=3)
+    assert (given.learning_rate, given.growth, given.num_mem) == (0.5, 0, 3)
+    assert CramConfig(seed=4, growth=0).filled(entry) == CramConfig(seed=4, growth=0, learning_rate=0.37)
 
 
 def test_for_model_refuses_an_unknown_setting_by_name() -> None:
     with pytest.raises(ConfigError, match=r"no setting 'stepz'.*\bsteps\b"):
-        CramConfig.for_model(SimpleNamespace(learning_rate=0.1), stepz=3)
+        CramConfig.for_model(SimpleNamespace(learning_rate=0.1, growth=0), stepz=3)
 
 
 def test_the_page_s_limit_is_within_the_command_line_s() -> None:

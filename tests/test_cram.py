@@ -201,6 +201,20 @@ def test_a_solved_run_is_lossless_by_the_margin_asked_for(tiny_lm: FrozenLM, see
     assert decode(tiny_lm, result.vectors).text == EASY
 
 
+def test_a_solved_run_is_decoded_once(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof that ends the run is the one in the result; for short texts decoding is most of the time."""
+    calls = []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return verify(*arguments)
+
+    monkeypatch.setattr(ENGINE, "verify", counted)
+    result = run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=500, margin=0.25))
+    assert result.lossless and result.reason == "solved"
+    assert len(calls) == 1
+
+
 def test_a_run_is_not_solved_while_decoding_says_no(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exact under teacher forcing is not lossless: refused by the decoder, the run goes on for a larger margin."""
     answers = count()
