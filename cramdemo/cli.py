@@ -106,6 +106,11 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     books_help = "only the files with one of these in their name"
     parser.add_argument("--books", nargs="+", default=(), metavar="NAME", help=books_help)
     parser.add_argument("--passages", type=int, default=50, metavar="N", help="passages a row (default 50)")
+    models_help = f"capacity: names from `models`, or folders (default {BUILT_IN})"
+    parser.add_argument("--models", nargs="+", default=(BUILT_IN,), metavar="MODEL", help=models_help)
+    parser.add_argument("--num-mem", nargs="+", type=int, default=(1,), metavar="K", help="capacity: (default 1)")
+    out_help = "capacity: keep what was run here, figures only, and go on from it"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out_help)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_bench)
 
@@ -195,12 +200,13 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 def run_bench(arguments: argparse.Namespace) -> int:
     """`bench`: one benchmark, as a Markdown table or JSON."""
-    from cramdemo.bench import BENCHMARKS, markdown
+    from cramdemo.bench import BENCHMARKS, Asked, markdown
 
     if arguments.corpus is None:
         raise TextError("Give a folder of UTF-8 .txt files to draw passages from: --corpus DIR.")
     books = read_books(arguments.corpus, arguments.books)
-    report = BENCHMARKS[arguments.benchmark].run(books, arguments.passages, _tell)
+    asked = Asked(books, arguments.passages, tuple(arguments.models), tuple(arguments.num_mem), arguments.out)
+    report = BENCHMARKS[arguments.benchmark].run(asked, _tell)
     if arguments.json:
         _print_json(report)
     else:

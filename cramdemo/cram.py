@@ -85,6 +85,7 @@ class CramResult:
         verifications: of the vectors as saved, by greedy decoding, one for each dtype checked.
         reason: why the run ended: "solved", "steps", "seconds", "stopped", "memory" or "diverged".
         steps: updates done. seconds: time of the optimisation, verification included.
+        flops: of the encoder, all steps of all restarts, and verification (`FlopCount`).
         token_bits: (N,), cost of each token with [mem]. token_margins: (N,). token_correct: (N,), bool.
         bare_bits, bare_correct: (N - 1,), the bare LM's on tokens 1..N-1.
         encoder_correct: (N,), bool, right tokens under the memory encoder's vectors as they come; None where the
@@ -98,6 +99,7 @@ class CramResult:
     reason: str
     steps: int
     seconds: float
+    flops: int
     token_bits: Tensor
     token_margins: Tensor
     token_correct: Tensor
@@ -183,6 +185,7 @@ class CramResult:
             "accuracy": self.accuracy,
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
+            "flops": self.flops,
             "min_margin": self.min_margin,
             "h_lm_bits": self.h_lm_bits,
             "information_gain_bits": self.information_gain_bits,
@@ -298,6 +301,7 @@ class _Run:
         assert config.learning_rate is not None and config.growth is not None
         self.growth = config.growth
         self.lm, self.config, self.token_ids = lm, config, token_ids
+        self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         self.mem = initial_vectors(lm, self.ids, config)  # (R, K, d)
         self.first_moment, self.second_moment = torch.zeros_like(self.mem), torch.zeros_like(self.mem)
@@ -309,6 +313,7 @@ class _Run:
         self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
         self.proof: list[Verification] = []  # of `best`, once it is solved
         self.step = 0
+        self.flops = lm.encode_flops(len(token_ids), config.num_mem) if config.init != "embedding" else 0
         self.history: list[tuple[int, Tensor, Tensor]] = []
 
     def items(self, stop: Callable[[], bool]) -> Iterator[Progress | CramResult]:
@@ -339,7 +344,7 @@ class _Run:
         ids = self.ids[:, : self.trained].expand(self.config.restarts, -1)  # (R, n)
         with torch.enable_grad():
             mem = self.mem.requires_grad_(True)
-            logits = self.lm.text_logits(mem, ids)  # (R, n, V)
+            logits = self.stepper.text_logits(mem, ids)  # (R, n, V)
             token_margins = margins(logits, ids)  # (R, n)
             loss, nats = cram_loss(logits, ids, token_margins, temperature=self.config.temperature, margin=self.margin)
             (gradient,) = torch.autograd.grad(loss.sum(), mem)
@@ -350,6 +355,7 @@ class _Run:
             if self.trained == len(self.token_ids):
                 self.done |= scores.solved
             self._update(gradient)
+        self.flops += self.config.restarts * self.lm.flops.step(self.config.num_mem + self.trained - 1, self.trained)
         self.history.append((self.step, scores.nats, scores.counts[1] / len(self.token_ids)))
         return scores
 
@@ -409,7 +415,11 @@ class _Run:
         judges = [self.lm]
         if self.lm.device.type == "cpu" and self.lm.dtype != torch.float32:
             judges.append(self.lm.in_float32())
-        return [verify(judge, vectors, self.token_ids) for judge in judges]
+        checks = [verify(judge, vectors, self.token_ids) for judge in judges]
+        for check in checks:
+            decoded = min(check.correct_prefix + 1, check.num_tokens)
+            self.flops += self.lm.flops.forward(self.config.num_mem + decoded - 1, decoded)
+        return checks
 
     def _progress(self, scores: _Scores, seconds: float) -> Progress:
         correct = scores.correct.tolist()
@@ -443,7 +453,7 @@ class _Run:
             tokenizer_fingerprint=lm.tokenizer_fingerprint,
             num_tokens=len(self.token_ids),
             token_sha256=token_digest(self.token_ids),
-            dtype_trained=str(lm.dtype).removeprefix("torch."),
+            dtype_trained=str(self.stepper.dtype).removeprefix("torch."),
             config={**dataclasses.asdict(self.config), "steps_done": self.step},
             created_with=f"cramdemo {__version__}",
         )
@@ -458,13 +468,15 @@ class _Run:
             token_bits = cross_entropy_bits(logits, self.ids)[0].cpu()
             bare_bits = cross_entropy_bits(bare, self.ids[:, 1:])[0].cpu()
             bare_correct = correct_tokens(bare, self.ids[:, 1:])[0].cpu()
+        verifications = self.proof or self._verify(vectors)
         result = CramResult(
             vectors=vectors,
             token_ids=self.token_ids,
-            verifications=self.proof or self._verify(vectors),
+            verifications=verifications,
             reason=reason,
             steps=self.step,
             seconds=time.perf_counter() - started,
+            flops=self.flops,
             token_bits=token_bits,
             token_margins=token_margins,
             token_correct=token_margins > 0,

@@ -117,21 +117,35 @@ def verify(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int]) -> Verif
     """
     stored = from_bytes(to_bytes(vectors))
     check_model(lm, stored)
-    right = torch.tensor(token_ids, device=lm.device)
-    correct, smallest = 0, float("inf")
-    for position, logits in enumerate(_greedy(lm, stored.mem, len(token_ids))):
-        if int(logits.argmax()) != token_ids[position]:
-            break
-        smallest = min(smallest, float(margins(logits[None, None], right[None, position, None])))
-        correct += 1
+    correct, smallest = greedy_prefix(lm, stored.mem, token_ids)
     return Verification(
         device=lm.device.type,
         dtype=str(lm.dtype).removeprefix("torch."),
         lossless=correct == len(token_ids) == stored.num_tokens and token_digest(token_ids) == stored.token_sha256,
         num_tokens=len(token_ids),
         correct_prefix=correct,
-        min_margin=smallest if correct else 0.0,
+        min_margin=smallest,
     )
+
+
+def greedy_prefix(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> tuple[int, float]:
+    """How many leading tokens greedy reconstruction gets right, and the smallest logit margin among them.
+
+    Args:
+        mem: (K, d).
+        token_ids: the text's N ids; decoding stops at the first wrong one.
+
+    Returns:
+        0 to N, and 0.0 if it is 0.
+    """
+    right = torch.tensor(token_ids, device=lm.device)
+    correct, smallest = 0, float("inf")
+    for position, logits in enumerate(_greedy(lm, mem, len(token_ids))):
+        if int(logits.argmax()) != token_ids[position]:
+            break
+        smallest = min(smallest, float(margins(logits[None, None], right[None, position, None])))
+        correct += 1
+    return correct, smallest if correct else 0.0
 
 
 def _greedy(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[Tensor]:

@@ -29,6 +29,7 @@ class MemoryEncoder(nn.Module):
         self.max_mem = max_mem
         config = copy.deepcopy(lm_config)
         config.num_hidden_layers = layers
+        self.config = config
         self.body = LlamaModel(config)
         self.body.embed_tokens = nn.Identity()  # embeddings come from the LM
         self.query = nn.Parameter(torch.zeros(1, config.hidden_size))

@@ -30,6 +30,7 @@ from cramdemo import (
     TextError,
     cram,
     decode,
+    load_model,
     run_cram,
     verify,
 )
@@ -213,6 +214,29 @@ def test_a_solved_run_is_decoded_once(tiny_lm: FrozenLM, monkeypatch: pytest.Mon
     result = run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=500, margin=0.25))
     assert result.lossless and result.reason == "solved"
     assert len(calls) == 1
+
+
+def test_steps_in_bfloat16_are_verified_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    lm = load_model(device="cpu")
+    text = "The old man and the sea were tired of the other men."
+    result = run_cram(lm, text, CramConfig(init="embedding", steps=300))
+    assert result.vectors.dtype_trained == "bfloat16"
+    assert [check.dtype for check in result.verifications] == ["float32"]
+    assert result.lossless and decode(lm, result.vectors).text == text
+
+
+@pytest.mark.parametrize(("settings", "encoded"), [({}, 1), ({"init": "embedding"}, 0), ({"restarts": 3}, 1)])
+def test_flops_are_those_of_encoder_steps_and_decoding(
+    built_in: FrozenLM, settings: dict[str, Any], encoded: int
+) -> None:
+    """Not solved within a step: one token is decoded, the wrong one."""
+    ids = HARD * 3
+    result = run_cram(built_in, ids, CramConfig(num_mem=2, steps=2, learning_rate=1e-6, growth=0, **settings))
+    count, judged = built_in.flops, min(result.verification.correct_prefix + 1, len(ids))
+    steps = 3 * settings.get("restarts", 1) * count.step(2 + len(ids) - 1, len(ids))  # the last is scored as well
+    decoding = count.forward(2 + judged - 1, judged)
+    assert result.flops == result.summary()["flops"] == steps + decoding + encoded * built_in.encode_flops(len(ids), 2)
 
 
 def test_a_run_is_not_solved_while_decoding_says_no(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:

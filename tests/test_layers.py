@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cramdemo"
 LAYERS = (  # a module imports from layers above its own, and within its own only what stands before it
     ("errors", "config"),
-    ("metrics", "encoder", "models", "vectors"),
+    ("metrics", "encoder", "flops", "models", "vectors"),
     ("objective", "decode", "cram"),
     ("passages", "capacity", "storage", "geometry", "document", "sweep", "pretrain", "bench", "reproduce"),
     ("plots",),
@@ -67,7 +67,7 @@ def test_imports_go_one_way(path: Path) -> None:
     if own == "__init__":
         above = set(ORDER[: ORDER.index("plots")])  # the public names: all but the edges
     else:
-        above = set(ORDER[: ORDER.index(own)]) | {"__version__"} | ({"ui"} if own == "ui" else set())
+        above = set(ORDER[: ORDER.index(own)]) | {"__version__"} | ({own} if (PACKAGE / own).is_dir() else set())
     found = {name.split(".")[1] for name in _imported(path) if name.startswith("cramdemo.")}
     assert found <= above
 
@@ -130,5 +130,8 @@ def test_no_file_names_a_place_on_somebody_s_machine() -> None:
 
 def test_every_module_has_a_test_file_that_mirrors_it() -> None:
     mirrored = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
-    inner = {"__init__", "__main__", "ui"}  # ui: tests/ui
+    inner = {"__init__", "__main__", "bench", "ui"}
+    assert {p.stem for p in (PACKAGE / "bench").glob("[a-z]*.py")} <= {
+        p.stem.removeprefix("test_") for p in (ROOT / "tests" / "bench").glob("test_*.py")
+    }
     assert {_own_module(p) for p in MODULES} - inner <= mirrored

@@ -255,3 +255,33 @@ def test_code_in_a_model_folder_is_never_run(
 def test_a_folder_s_model_goes_by_the_folder_s_name(tiny_lm: FrozenLM) -> None:
     """The name is written into vector files, which must not tell where their maker keeps things."""
     assert tiny_lm.name == "tiny"
+
+
+# ---- the dtype of the optimiser's steps
+
+
+@pytest.mark.parametrize(
+    ("capable", "precision", "dtype"),
+    [
+        (True, "auto", torch.bfloat16),
+        (False, "auto", torch.float32),
+        (True, "float32", torch.float32),
+    ],
+)
+def test_steps_run_in_bfloat16_where_that_costs_nothing_and_the_chip_has_it(
+    monkeypatch: pytest.MonkeyPatch, capable: bool, precision: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    lm = load_model(BUILT_IN, device="cpu", precision=precision)
+    assert (lm.dtype, lm.for_steps().dtype) == (torch.float32, dtype)
+    assert lm.for_steps() is lm.for_steps()
+    original = dict(lm.model.named_parameters())
+    assert all(torch.equal(p.float(), original[name]) for name, p in lm.for_steps().model.named_parameters())
+
+
+def test_a_model_stored_in_float32_is_not_rounded_for_its_steps(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    lm = load_model(str(tiny_folder), device="cpu")
+    assert lm.for_steps() is lm

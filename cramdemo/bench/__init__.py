@@ -1,0 +1,21 @@
+"""Benchmarks of this program on this machine: python -m cramdemo bench NAME.
+
+Ratios come from one run with both sides in it; times are only those a user waits for.
+"""
+
+from __future__ import annotations
+
+from cramdemo.bench.built_in import bench_built_in
+from cramdemo.bench.capacity import bench_capacity
+from cramdemo.bench.horizon import bench_horizon
+from cramdemo.bench.report import Asked, Benchmark, markdown
+from cramdemo.bench.view import bench_view
+
+BENCHMARKS = {
+    "capacity": Benchmark("tokens held at equal FLOPs, beside the published recipes", bench_capacity),
+    "built-in": Benchmark("short passages on the built-in model", bench_built_in),
+    "horizon": Benchmark("how many tokens the built-in model holds", bench_horizon),
+    "view": Benchmark("what the page costs", bench_view),
+}
+
+__all__ = ["BENCHMARKS", "Asked", "Benchmark", "markdown"]
