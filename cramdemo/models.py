@@ -91,8 +91,8 @@ MODELS = {
         ),
     )
 }
-DEFAULT_GROWTH = 16  # of those too; from growing prefixes, models that are not trained to read [mem] start easier
 DEFAULT_LEARNING_RATE = 0.1  # of models that are not in the table; progressive cramming's for Llama-like ones
+DEFAULT_GROWTH = 16  # of those too; from growing prefixes, models that are not trained to read [mem] start easier
 
 
 class FrozenLM:

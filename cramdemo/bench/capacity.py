@@ -110,7 +110,7 @@ def _rows(lm: FrozenLM, num_mem: int, asked: Asked, tell: Tell) -> list[dict[str
     passages = draw_passages(lm, asked.books, asked.passages + SWEEP_PASSAGES, num_mem * max(LENGTHS))
     texts = [lm.tokenize(text) for text in passages]
     ledger = Ledger(asked.out, f"{lm.fingerprint[:16]}, K = {num_mem}, {asked.passages} passages")
-    sweep = Comparison(lm, texts[asked.passages :], num_mem, ledger, lambda row: None)
+    sweep = Comparison(lm, texts[asked.passages :], num_mem, ledger, keep_quiet)
     comparison = Comparison(lm, texts[: asked.passages], num_mem, ledger, note)
     held: dict[str, list[int]] = {}
     for column in columns(sweep):

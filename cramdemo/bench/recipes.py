@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cramdemo.flops import FlopCount
 from cramdemo.models import FrozenLM
 
 
@@ -118,7 +117,7 @@ class _Row:
     """One text under a recipe."""
 
     def __init__(self, lm: FrozenLM, token_ids: Tensor, recipe: Recipe, num_mem: int, seed: int) -> None:
-        self.ids, self.recipe, self.num_mem, self.count = token_ids, recipe, num_mem, FlopCount.of(lm.model)
+        self.ids, self.recipe, self.num_mem, self.count = token_ids, recipe, num_mem, lm.flops
         self.parameters = _initial(lm, recipe, num_mem, seed)
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=recipe.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
