@@ -19,17 +19,22 @@ from typing import Any
 from tqdm import tqdm
 
 from cramdemo import __version__
-from cramdemo.config import MAX_NUM_MEM, CramConfig
+from cramdemo.config import MAX_NUM_MEM, OPTIMIZERS, CramConfig
 from cramdemo.cram import CramResult, Progress, cram
 from cramdemo.decode import decode
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
 from cramdemo.models import BUILT_IN, MODELS, ModelEntry, load_model
 from cramdemo.passages import read_books
-from cramdemo.plots import training_svg
+from cramdemo.plots import capacity_figure, training_svg
 from cramdemo.vectors import describe, load, save
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_NOT_LOSSLESS = 0, 2, 3
 SUFFIX = ".safetensors"
+CRAM_SETTINGS = (  # that `cram` has an option for
+    *("num_mem", "steps", "seconds", "learning_rate", "margin", "temperature", "optimizer"),
+    *("init", "precision", "seed"),
+)
+FIGURES = {"capacity": capacity_figure}  # of benchmarks that have one
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,8 +79,12 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-mem", type=int, metavar="K", help=memory_help)
     parser.add_argument("--steps", type=int, metavar="N", help=f"most optimiser steps (default {default.steps})")
     parser.add_argument("--seconds", type=float, metavar="S", help="time budget (default none)")
-    parser.add_argument("--learning-rate", type=float, metavar="LR", help="Adam's step size (default: the model's)")
-    parser.add_argument("--margin", type=float, metavar="M", help=f"logit margin to reach (default {default.margin:g})")
+    parser.add_argument("--learning-rate", type=float, metavar="LR", help="peak step size (default: the model's)")
+    parser.add_argument("--margin", type=float, metavar="M", help="logit margin to reach (default: the model's)")
+    temperature_help = "of the loss; below 1 the tokens still wrong weigh more (default: the model's)"
+    parser.add_argument("--temperature", type=float, metavar="T", help=temperature_help)
+    optimizer_help = f"{', '.join(OPTIMIZERS)} (default {default.optimizer})"
+    parser.add_argument("--optimizer", metavar="O", help=optimizer_help)
     parser.add_argument("--init", metavar="INIT", help=f"encoder, embedding or auto (default {default.init})")
     parser.add_argument("--precision", metavar="P", help=f"dtype of the model (default {default.precision})")
     parser.add_argument("--seed", type=int, metavar="S", help=f"of the initial vectors (default {default.seed})")
@@ -106,11 +115,13 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     books_help = "only the files with one of these in their name"
     parser.add_argument("--books", nargs="+", default=(), metavar="NAME", help=books_help)
     parser.add_argument("--passages", type=int, default=50, metavar="N", help="passages a row (default 50)")
-    models_help = f"capacity: names from `models`, or folders (default {BUILT_IN})"
+    models_help = f"capacity, tune: names from `models`, or folders; speed: shapes (default {BUILT_IN})"
     parser.add_argument("--models", nargs="+", default=(BUILT_IN,), metavar="MODEL", help=models_help)
-    parser.add_argument("--num-mem", nargs="+", type=int, default=(1,), metavar="K", help="capacity: (default 1)")
+    parser.add_argument("--num-mem", nargs="+", type=int, default=(1,), metavar="K", help="capacity, tune: (default 1)")
     out_help = "capacity: keep what was run here, figures only, and go on from it"
     parser.add_argument("--out", type=Path, metavar="DIR", help=out_help)
+    figure_help = f"{', '.join(FIGURES)}: write a figure here, one HTML file that needs no network"
+    parser.add_argument("--figure", type=Path, metavar="FILE.html", help=figure_help)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_bench)
 
@@ -119,6 +130,8 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, required=True, metavar="DIR", help="folder of .txt files to learn from")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, log and the model itself")
     parser.add_argument("--heldout", type=Path, metavar="DIR", help="folder of .txt files to check on")
+    shape_help = "cram-mini, or plain-neox: the benchmarks' second model, trained on plain text only"
+    parser.add_argument("--shape", default=BUILT_IN, help=f"{shape_help} (default {BUILT_IN})")
     parser.add_argument("--minutes", type=float, metavar="M", help="stop, resumable, after so long")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.set_defaults(run=run_pretrain)
@@ -130,8 +143,7 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path(_default_output(arguments.text))
     _check_folder(output)  # before the run, so that no work is lost
     lm = load_model(arguments.model, precision=arguments.precision or "auto")
-    names = ("num_mem", "steps", "seconds", "learning_rate", "margin", "init", "precision", "seed")
-    config = CramConfig.for_model(lm, **{name: getattr(arguments, name) for name in names})
+    config = CramConfig.for_model(lm, **{name: getattr(arguments, name) for name in CRAM_SETTINGS})
     with _interrupt_flag() as interrupted:
         result = _watch(cram(lm, text, config, stop=interrupted), config.steps)
     save(result.vectors, output)
@@ -199,19 +211,34 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 
 def run_bench(arguments: argparse.Namespace) -> int:
-    """`bench`: one benchmark, as a Markdown table or JSON."""
+    """`bench`: one benchmark, as a Markdown table or JSON, and where it has one as a figure."""
     from cramdemo.bench import BENCHMARKS, Asked, markdown
 
-    if arguments.corpus is None:
+    benchmark = BENCHMARKS[arguments.benchmark]
+    _check_figure(arguments)
+    if benchmark.reads_corpus and arguments.corpus is None:
         raise TextError("Give a folder of UTF-8 .txt files to draw passages from: --corpus DIR.")
-    books = read_books(arguments.corpus, arguments.books)
+    books = read_books(arguments.corpus, arguments.books) if arguments.corpus else []
     asked = Asked(books, arguments.passages, tuple(arguments.models), tuple(arguments.num_mem), arguments.out)
-    report = BENCHMARKS[arguments.benchmark].run(asked, _tell)
+    report = benchmark.run(asked, _tell)
     if arguments.json:
         _print_json(report)
     else:
         print(markdown(report))
+    if arguments.figure:
+        FIGURES[arguments.benchmark](report).write_html(arguments.figure, include_plotlyjs=True)
     return EXIT_OK
+
+
+def _check_figure(arguments: argparse.Namespace) -> None:
+    """Before the run, so that no work is lost."""
+    if not arguments.figure:
+        return
+    if arguments.benchmark not in FIGURES:
+        raise ConfigError(f"The benchmark {arguments.benchmark} has no figure. Leave --figure out.")
+    if arguments.figure.is_dir():
+        raise ConfigError(f"{arguments.figure.name!r} is a folder. Give the name of a file for the figure.")
+    _check_folder(arguments.figure)
 
 
 def _tell(row: dict[str, Any]) -> None:
@@ -221,9 +248,11 @@ def _tell(row: dict[str, Any]) -> None:
 
 def run_pretrain(arguments: argparse.Namespace) -> int:
     """`pretrain`: train or resume, then write the model."""
-    from cramdemo.pretrain import PretrainConfig, pretrain
+    from cramdemo.pretrain import SHAPES, pretrain
 
-    config = PretrainConfig(seed=arguments.seed)
+    if arguments.shape not in SHAPES:
+        raise ConfigError(f"There is no shape {arguments.shape!r}. Choose from {', '.join(SHAPES)}.")
+    config = dataclasses.replace(SHAPES[arguments.shape], seed=arguments.seed)
     bar = tqdm(total=config.total_steps, unit="step", disable=None)
     for record in pretrain(
         config, arguments.corpus, arguments.out, heldout=arguments.heldout, minutes=arguments.minutes

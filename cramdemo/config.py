@@ -20,18 +20,26 @@ MAX_SECONDS = 86_400.0
 MAX_SEED = 2**31 - 1
 INITS = ("auto", "encoder", "embedding")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+OPTIMIZERS = ("auto", "adam", "whitened")
+
+
+@dataclass(frozen=True)
+class CramDefaults:
+    """What suits a model: the settings that `CramConfig` takes from its table entry where it says None."""
+
+    learning_rate: float = 0.1
+    growth: int = 16
+    temperature: float = 1.0
+    margin: float = 1.0
+    optimizer: str = "adam"
 
 
 class ModelDefaults(Protocol):
-    """What a model's table entry says about cramming it."""
+    """A model, or its table entry: what says how it is best crammed."""
 
     @property
-    def learning_rate(self) -> float:
-        """Adam's step size."""
-
-    @property
-    def growth(self) -> int:
-        """Tokens added to the trained prefix each time; 0 for the whole text at once."""
+    def defaults(self) -> CramDefaults:
+        """The settings that suit it."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,14 @@ class CramConfig:
         num_mem: K, the number of memory tokens.
         steps: most optimiser updates.
         seconds: time budget of the optimisation, or None for no limit.
-        learning_rate: Adam's peak step size; None takes the model's table entry.
+        learning_rate: peak step size; None takes the model's table entry, as of the next three.
         margin: logit margin trained for and asked of every token before the run ends as solved. Progressive
             cramming (ICML 2026) found 0.5 to 2 to bring greedy decoding from 70 % to 91 to 100 %.
         temperature: the loss divides the logits by it (progressive cramming, T = 0.25); 1 is plain cross-entropy.
+        optimizer: "adam"; "whitened", which also straightens out directions that are no single number's
+            (`optimiser.Whitened`); or "auto", which is Adam from an encoder's vectors and else the model's own.
         growth: tokens added to the trained prefix each time it is solved; 0 trains the whole text at once; None takes
-            the model's table entry.
+            the model's table entry too.
         warmup_steps: linear warm-up of the learning rate; a cosine decay over `steps` follows.
         restarts: initial vectors tried side by side as one batch; the first to be solved ends the run.
         seed: of the initial vectors and nothing else.
@@ -63,8 +73,9 @@ class CramConfig:
     steps: int = 2000
     seconds: float | None = None
     learning_rate: float | None = None
-    margin: float = 1.0
-    temperature: float = 1.0
+    margin: float | None = None
+    temperature: float | None = None
+    optimizer: str = "auto"
     growth: int | None = None
     warmup_steps: int = 10
     restarts: int = 1
@@ -78,8 +89,10 @@ class CramConfig:
         _check_whole("warmup_steps", self.warmup_steps, 0, MAX_STEPS)
         _check_whole("restarts", self.restarts, 1, MAX_RESTARTS)
         _check_whole("seed", self.seed, 0, MAX_SEED)
-        _check_number("margin", self.margin, 0.0, 100.0)
-        _check_number("temperature", self.temperature, 0.01, 100.0)
+        if self.margin is not None:
+            _check_number("margin", self.margin, 0.0, 100.0)
+        if self.temperature is not None:
+            _check_number("temperature", self.temperature, 0.01, 100.0)
         if self.growth is not None:
             _check_whole("growth", self.growth, 0, 1_000_000)
         if self.learning_rate is not None:
@@ -87,6 +100,7 @@ class CramConfig:
         if self.seconds is not None:
             _check_number("seconds", self.seconds, 0.1, MAX_SECONDS)
         _check_choice("init", self.init, INITS)
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("precision", self.precision, PRECISIONS)
 
     @classmethod
@@ -104,8 +118,11 @@ class CramConfig:
 
     def filled(self, entry: ModelDefaults) -> CramConfig:
         """The same config with every setting that is None for "the model's own" taken from the model's entry."""
-        own = {name: getattr(entry, name) for name in ("learning_rate", "growth") if getattr(self, name) is None}
-        return dataclasses.replace(self, **own)
+        own = dataclasses.asdict(entry.defaults)
+        return dataclasses.replace(self, **{name: own[name] for name in _MODEL_S_OWN if getattr(self, name) is None})
+
+
+_MODEL_S_OWN = ("learning_rate", "growth", "temperature", "margin")
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:

@@ -31,13 +31,12 @@ from cramdemo.metrics import (
     token_gain,
 )
 from cramdemo.models import FrozenLM
-from cramdemo.objective import cram_loss
+from cramdemo.optimiser import OPTIMISERS
+from cramdemo.step import score
 from cramdemo.vectors import MemVectors, token_digest
 
 YIELD_SECONDS = 0.1
 GPU_POLL_STEPS = 8  # on a GPU the host looks at the device only so often; on a CPU looking is free
-ADAM_BETAS = (0.9, 0.95)
-ADAM_EPS = 1e-8
 ENCODER_NOISE = 0.02  # lets seeds differ when every run starts from the same encoding
 
 
@@ -263,6 +262,17 @@ def _check_precision(lm: FrozenLM, config: CramConfig) -> None:
         )
 
 
+def _from_encoder(lm: FrozenLM, config: CramConfig) -> bool:
+    return config.init == "encoder" or (config.init == "auto" and lm.encoder is not None)
+
+
+def _optimizer_name(lm: FrozenLM, config: CramConfig) -> str:
+    """Adam from an encoder's vectors, which are far larger than draws and need but small changes."""
+    if config.optimizer != "auto":
+        return config.optimizer
+    return "adam" if _from_encoder(lm, config) else lm.defaults.optimizer
+
+
 def _marks(correct: Tensor) -> str:
     return "".join("1" if c else "0" for c in correct.tolist())
 
@@ -284,7 +294,7 @@ def initial_vectors(lm: FrozenLM, token_ids: Tensor, config: CramConfig) -> Tens
     """
     generator = torch.Generator().manual_seed(config.seed)
     noise = torch.randn(config.restarts, config.num_mem, lm.hidden_size, generator=generator).to(lm.device)
-    if config.init == "embedding" or (config.init == "auto" and lm.encoder is None):
+    if not _from_encoder(lm, config):
         return noise * lm.embedding_std
     encoded = lm.encode(token_ids, min(config.num_mem, lm.encoder.max_mem) if lm.encoder else config.num_mem)
     drawn = config.num_mem - encoded.shape[1]
@@ -299,12 +309,14 @@ class _Run:
 
     def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig) -> None:
         assert config.learning_rate is not None and config.growth is not None
-        self.growth = config.growth
+        assert config.margin is not None and config.temperature is not None
+        self.growth, self.temperature = config.growth, config.temperature
         self.lm, self.config, self.token_ids = lm, config, token_ids
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         self.mem = initial_vectors(lm, self.ids, config)  # (R, K, d)
-        self.first_moment, self.second_moment = torch.zeros_like(self.mem), torch.zeros_like(self.mem)
+        self.optimizer_name = _optimizer_name(lm, config)
+        self.optimiser = OPTIMISERS[self.optimizer_name](self.mem)
         self.best = self.mem[0].clone()  # (K, d)
         self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=lm.device)
         self.best_counts = torch.zeros(2, dtype=torch.int64, device=lm.device)  # prefix, total
@@ -313,7 +325,7 @@ class _Run:
         self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
         self.proof: list[Verification] = []  # of `best`, once it is solved
         self.step = 0
-        self.flops = lm.encode_flops(len(token_ids), config.num_mem) if config.init != "embedding" else 0
+        self.flops = lm.encode_flops(len(token_ids), config.num_mem) if _from_encoder(lm, config) else 0
         self.history: list[tuple[int, Tensor, Tensor]] = []
 
     def items(self, stop: Callable[[], bool]) -> Iterator[Progress | CramResult]:
@@ -339,23 +351,18 @@ class _Run:
                 reason = ""
         yield self._result(reason, started)
 
+    @torch.no_grad()
     def _score_and_update(self) -> _Scores:
-        """One step. Gradients are switched on in here only: a generator may be resumed on another thread."""
+        """One step."""
         ids = self.ids[:, : self.trained].expand(self.config.restarts, -1)  # (R, n)
-        with torch.enable_grad():
-            mem = self.mem.requires_grad_(True)
-            logits = self.stepper.text_logits(mem, ids)  # (R, n, V)
-            token_margins = margins(logits, ids)  # (R, n)
-            loss, nats = cram_loss(logits, ids, token_margins, temperature=self.config.temperature, margin=self.margin)
-            (gradient,) = torch.autograd.grad(loss.sum(), mem)
-        with torch.no_grad():
-            self.mem = mem.detach()
-            scores = _Scores.of_leader(token_margins.detach(), nats, self.margin)
-            self._keep_best(scores)
-            if self.trained == len(self.token_ids):
-                self.done |= scores.solved
-            self._update(gradient)
-        self.flops += self.config.restarts * self.lm.flops.step(self.config.num_mem + self.trained - 1, self.trained)
+        found = score(self.stepper, self.mem, ids, temperature=self.temperature, margin=self.margin)
+        scores = _Scores.of_leader(found.margins, found.nats.mean(-1), self.margin)
+        self._keep_best(scores)
+        if self.trained == len(self.token_ids):
+            self.done |= scores.solved
+        self._update(found.gradient)
+        step = self.lm.flops.step(self.config.num_mem + self.trained - 1, self.trained)
+        self.flops += self.config.restarts * (step + self.optimiser.flops)
         self.history.append((self.step, scores.nats, scores.counts[1] / len(self.token_ids)))
         return scores
 
@@ -366,15 +373,9 @@ class _Run:
         self.best_counts = torch.where(better, scores.counts, self.best_counts)
 
     def _update(self, gradient: Tensor) -> None:
-        """Adam with bias correction; stands still once the run is done."""
-        first, second = ADAM_BETAS
-        count = self.step + 1
-        self.first_moment.lerp_(gradient, 1 - first)
-        self.second_moment.lerp_(gradient.square(), 1 - second)
-        mean = self.first_moment / (1 - first**count)
-        spread = (self.second_moment / (1 - second**count)).sqrt_().add_(ADAM_EPS)
+        """Stands still once the run is done."""
         size = self._learning_rate() * (~self.done)
-        self.mem = self.mem - size * mean / spread
+        self.mem = self.mem - size * self.optimiser.direction(gradient)
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then a cosine over the step budget down to a tenth of the peak."""
@@ -454,7 +455,7 @@ class _Run:
             num_tokens=len(self.token_ids),
             token_sha256=token_digest(self.token_ids),
             dtype_trained=str(self.stepper.dtype).removeprefix("torch."),
-            config={**dataclasses.asdict(self.config), "steps_done": self.step},
+            config={**dataclasses.asdict(self.config), "optimizer": self.optimizer_name, "steps_done": self.step},
             created_with=f"cramdemo {__version__}",
         )
 

@@ -12,6 +12,7 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from cramdemo.config import PRECISIONS
+from cramdemo import attention
+from cramdemo.config import PRECISIONS, CramDefaults
 from cramdemo.encoder import MemoryEncoder, load_encoder
 from cramdemo.errors import ConfigError, ModelError, TextError
 from cramdemo.flops import FlopCount
@@ -56,8 +58,7 @@ class ModelEntry:
         hidden_size: d.
         vocab_size: V.
         context: most positions, [mem] and text together.
-        learning_rate: default Adam step size for cramming it.
-        growth: default number of tokens by which the trained prefix grows; 0 for the whole text at once.
+        defaults: how it is best crammed.
         licence: of the weights.
         note: one sentence for the picker.
     """
@@ -68,8 +69,7 @@ class ModelEntry:
     hidden_size: int
     vocab_size: int
     context: int
-    learning_rate: float
-    growth: int
+    defaults: CramDefaults
     licence: str
     note: str
 
@@ -84,15 +84,15 @@ MODELS = {
             hidden_size=640,
             vocab_size=4096,
             context=1024,
-            learning_rate=0.1,
-            growth=0,
+            defaults=CramDefaults(growth=0, margin=0.5, optimizer="whitened"),
             licence="MIT",
             note="Built in, works on any CPU. Trained to read memory vectors, as large models do untrained.",
         ),
     )
 }
-DEFAULT_LEARNING_RATE = 0.1  # of models that are not in the table; progressive cramming's for Llama-like ones
-DEFAULT_GROWTH = 16  # of those too; from growing prefixes, models that are not trained to read [mem] start easier
+FAMILY_DEFAULTS = {  # of models that are not in the table, by their `model_type`; `bench tune` measures the choices
+    "gpt_neox": CramDefaults(learning_rate=1.0, temperature=0.25, margin=0.3),
+}
 
 
 class FrozenLM:
@@ -148,32 +148,35 @@ class FrozenLM:
         return dtype
 
     @property
-    def learning_rate(self) -> float:
-        """Default Adam step size for cramming this model."""
+    def defaults(self) -> CramDefaults:
+        """How this model is best crammed: by its table entry, or else as its family is."""
         entry = MODELS.get(self.name)
-        return entry.learning_rate if entry else DEFAULT_LEARNING_RATE
-
-    @property
-    def growth(self) -> int:
-        """Default growth of the trained prefix for cramming this model; 0 for the whole text at once."""
-        entry = MODELS.get(self.name)
-        return entry.growth if entry else DEFAULT_GROWTH
+        return entry.defaults if entry else FAMILY_DEFAULTS.get(self.model.config.model_type, CramDefaults())
 
     def in_float32(self) -> FrozenLM:
         """The same model with its weights in float32, made once and kept."""
         return self._in(torch.float32)
 
     def for_steps(self) -> FrozenLM:
-        """The same model in the dtype that the optimiser's steps are fastest in, made once and kept.
+        """The same model as the optimiser's steps are fastest with, made once and kept.
 
-        On a CPU its attention is eager: in bfloat16 steps of 20 to 400 positions took 0.85 of sdpa's time.
+        That is in `step_dtype`, and on a CPU with our own attention wherever it gives the same logits.
         """
         if self.step_dtype == self.dtype:
             return self
-        model = self._in(self.step_dtype)
-        if self.device.type == "cpu":
-            model.model.set_attn_implementation("eager")
-        return model
+        lm = self._in(self.step_dtype)
+        if self.device.type == "cpu" and lm.model.config._attn_implementation not in (attention.NAME, "eager"):
+            lm._choose_attention()
+        return lm
+
+    def _choose_attention(self) -> None:
+        """Ours, or transformers' eager one for models whose attention does more than ours knows of."""
+        ids = torch.arange(min(8, self.vocab_size))[None]
+        self.model.set_attn_implementation("eager")
+        known = self.bare_logits(ids)
+        self.model.set_attn_implementation(attention.NAME)
+        if not torch.allclose(self.bare_logits(ids), known, rtol=0.1, atol=0.1 * float(known.std())):
+            self.model.set_attn_implementation("eager")
 
     def _in(self, dtype: torch.dtype) -> FrozenLM:
         if dtype not in self._copies:
@@ -231,7 +234,7 @@ class FrozenLM:
         embeds: Tensor = self._embedding(token_ids)
         return embeds
 
-    def text_logits(self, mem: Tensor, token_ids: Tensor) -> Tensor:
+    def text_logits(self, mem: Tensor, token_ids: Tensor, wanted: Tensor | None = None) -> Tensor:
         """The N predictions of a text's N tokens, token 0's from the last [mem] position.
 
         The head runs only where a prediction is needed, and no cache is kept.
@@ -239,14 +242,42 @@ class FrozenLM:
         Args:
             mem: (B, K, d), float32; gradients flow to it.
             token_ids: (B, N), int64.
+            wanted: (P,), int64, the tokens whose predictions are needed; None for all N.
 
         Returns:
-            (B, N, V), float32.
+            (B, N or P, V), float32.
         """
         num_tokens = token_ids.shape[1]
-        inputs = torch.cat([mem.to(self.dtype), self.embed(token_ids[:, :-1])], dim=1)  # (B, K + N - 1, d)
-        logits: Tensor = self.model(inputs_embeds=inputs, use_cache=False, logits_to_keep=num_tokens).logits
-        return logits[:, -num_tokens:].float()
+        kept = num_tokens if wanted is None else wanted + mem.shape[1] - 1
+        inputs = self._joined(mem, token_ids)
+        logits: Tensor = self.model(inputs_embeds=inputs, use_cache=False, logits_to_keep=kept).logits
+        return (logits[:, -num_tokens:] if wanted is None else logits).float()
+
+    def text_hidden(self, mem: Tensor, token_ids: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """What a linear head reads for the predictions that `text_logits` gives: (B, N or P, d), the model's dtype."""
+        hidden: Tensor = self.model.base_model(
+            inputs_embeds=self._joined(mem, token_ids), use_cache=False
+        ).last_hidden_state[:, mem.shape[1] - 1 :]
+        return hidden if wanted is None else hidden[:, wanted]
+
+    def _joined(self, mem: Tensor, token_ids: Tensor) -> Tensor:
+        """Input embeddings of [mem] and all tokens but the last: (B, K + N - 1, d)."""
+        return torch.cat([mem.to(self.dtype), self.embed(token_ids[:, :-1])], dim=1)
+
+    @cached_property
+    def linear_head(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight (V, d) and bias of the head, if logits are just that of the last hidden states.
+
+        Some models scale or bend their logits; a short pass tells, whatever the architecture. None for those.
+        """
+        head = self.model.get_output_embeddings()
+        if not isinstance(head, torch.nn.Linear) or head.weight.shape != (self.vocab_size, self.hidden_size):
+            return None
+        ids = torch.arange(min(3, self.vocab_size), device=self.device)[None]
+        with torch.no_grad():
+            mem = self.embed(ids[:, :1])
+            plain, given = head(self.text_hidden(mem, ids)).float(), self.text_logits(mem, ids)
+        return (head.weight, head.bias) if torch.equal(plain, given) else None
 
     def bare_logits(self, token_ids: Tensor) -> Tensor:
         """The bare LM's predictions of tokens 1..N-1, without any gradient: (B, N) -> (B, N - 1, V), float32."""

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Bar, Figure
 
 WIDTH, HEIGHT, EDGE = 640, 220, 44
-COLOURS = ("#4f46e5", "#0f9d6b", "#d9622b", "#8b5cf6", "#64748b")
+COLOURS = ("#4f46e5", "#0f9d6b", "#d9622b", "#8b5cf6", "#64748b", "#b7791f")
+INK, GRID, CLEAR = "#767676", "rgba(118, 118, 118, 0.3)", "rgba(0, 0, 0, 0)"  # the grey reads on white and on black
 
 Point = tuple[float, float]
 Curve = tuple[str, Sequence[Point]]
@@ -46,6 +51,69 @@ def training_svg(records: Sequence[Mapping[str, float]]) -> str:
         ("Held-out text: bits per byte of the bare LM", [("held-out", heldout)]),
     ]
     return curves_svg(panels, "step")
+
+
+def capacity_figure(report: Mapping[str, Any]) -> Figure:
+    """The report of `bench capacity` as bars: tokens that each column holds, grouped by model and K.
+
+    A report without such rows gives a figure that says so.
+    """
+    from plotly.graph_objects import Figure  # here, since every command imports this module
+
+    found = report.get("rows")
+    rows = [row for row in (found if isinstance(found, Sequence) else ()) if _is_drawable(row)]
+    columns = list(dict.fromkeys(row["column"] for row in rows))
+    bars = [_bars([r for r in rows if r["column"] == name], name, i) for i, name in enumerate(columns)]
+    figure = Figure(bars)
+    figure.update_layout(
+        title="Tokens that one set of [mem] vectors holds at equal FLOPs",
+        yaxis={"title": "tokens decoded exactly, median over texts", "gridcolor": GRID, "zerolinecolor": GRID},
+        xaxis={"title": "model and number of vectors K", "type": "category"},
+        barmode="group",
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        legend={"orientation": "h", "y": -0.2},
+        colorway=COLOURS,
+    )
+    if not rows:
+        figure.add_annotation(text="This report holds nothing to draw.", showarrow=False)
+    return figure
+
+
+def _is_drawable(row: object) -> bool:
+    return isinstance(row, Mapping) and isinstance(row.get("column"), str) and _is_number(row.get("value"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _bars(rows: Sequence[Mapping[str, Any]], name: str, number: int) -> Bar:
+    """One column's bars with their values, and with the interval where a row has one."""
+    from plotly.graph_objects import Bar
+
+    values = [row["value"] for row in rows]
+    low, high = zip(*(row.get("interval") or (row["value"], row["value"]) for row in rows), strict=True)
+    return Bar(
+        name=name,
+        x=[f"{row.get('model', '')}, K = {row.get('num_mem', '?')}" for row in rows],
+        y=values,
+        text=[f"{value:g}" for value in values],
+        textposition="auto",  # at the foot of a bar, clear of its interval; above one that is too short
+        insidetextanchor="start",
+        textangle=0,
+        insidetextfont={"color": "#fff"},
+        outsidetextfont={"color": INK},
+        marker={"color": COLOURS[number % len(COLOURS)]},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [end - value for end, value in zip(high, values, strict=True)],
+            "arrayminus": [value - end for end, value in zip(low, values, strict=True)],
+            "color": INK,
+        },
+    )
 
 
 def _running_maximum(points: Sequence[Point]) -> list[Point]:

@@ -2,9 +2,12 @@
 
     python -m cramdemo pretrain --corpus DIR --out DIR --minutes M
 
-Two phases, one schedule. First a plain language model. Then memory-aware training: the encoder turns
-fresh passages into [mem], the LM reproduces them from the noisy vectors, with a plain batch in between so
-that it stays a language model; passages grow whenever they are reproduced well. Every batch depends only on
+`--shape plain-neox` trains another model, unlike it: a GPT-NeoX that has seen plain text only, the second model of
+the benchmarks.
+
+The built-in model has two phases, one schedule. First a plain language model. Then memory-aware training: the
+encoder turns fresh passages into [mem], the LM reproduces them from the noisy vectors, with a plain batch in between
+so that it stays a language model; passages grow whenever they are reproduced well. Every batch depends only on
 the seed, the step and the curriculum, and the checkpoint holds all of the state, so a run that is stopped
 and resumed gets the weights of one that was not. Knows nothing of pages and vector files.
 """
@@ -28,7 +31,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
@@ -69,8 +79,12 @@ class Cycle:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Shape and schedule; the defaults made assets/cram-mini. Lengths are in tokens, steps in updates."""
+    """Shape and schedule; the defaults made assets/cram-mini. Lengths are in tokens, steps in updates.
 
+    `architecture` is "llama" or "gpt_neox". Without `cycles` the model is a plain LM and has no encoder.
+    """
+
+    architecture: str = "llama"
     vocab_size: int = 4096
     hidden_size: int = 640
     intermediate_size: int = 864
@@ -80,6 +94,7 @@ class PretrainConfig:
     context: int = 1024
     init_std: float = 0.04
     lm_steps: int = 500
+    lm_decay_steps: int = 0  # of the plain phase; only the last phase should decay
     cycles: tuple[Cycle, ...] = (
         Cycle(1721, lm_every=2, num_mem_weights=(0.35, 0.15, 0.15, 0.25, 0.1)),
         Cycle(7266, lm_every=3, num_mem_weights=(0.15, 0.25, 0.25, 0.3, 0.05), decay_steps=70),
@@ -106,6 +121,21 @@ class PretrainConfig:
                 return cycle, since
             since -= cycle.steps
         raise ValueError(f"step {step} is past the schedule's end at {self.total_steps}")
+
+
+SHAPES = {
+    "cram-mini": PretrainConfig(),
+    "plain-neox": PretrainConfig(
+        architecture="gpt_neox",
+        hidden_size=512,
+        intermediate_size=1024,
+        heads=8,
+        lm_steps=2600,
+        lm_decay_steps=800,
+        cycles=(),
+        batch_positions=2048,
+    ),
+}
 
 
 @dataclass
@@ -151,27 +181,37 @@ def tokenise_corpus(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) ->
     return torch.cat(parts)
 
 
-def lm_config(config: PretrainConfig) -> LlamaConfig:
-    """The LM's architecture; the encoder's layers have the same shape."""
-    return LlamaConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
-        max_position_embeddings=config.context,
-        initializer_range=config.init_std,
-        tie_word_embeddings=True,
-        attn_implementation="sdpa" if torch.cuda.is_available() else "eager",  # on a CPU eager is 2 to 10 times faster
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
+def lm_config(config: PretrainConfig) -> LlamaConfig | GPTNeoXConfig:
+    """The LM's architecture; the layers of an encoder have the same shape."""
+    shape: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "max_position_embeddings": config.context,
+        "initializer_range": config.init_std,
+        # on a CPU eager is 2 to 10 times faster
+        "attn_implementation": "sdpa" if torch.cuda.is_available() else "eager",
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    if config.architecture == "gpt_neox":  # as Pythia: input and output embeddings apart
+        return GPTNeoXConfig(**shape, tie_word_embeddings=False)
+    return LlamaConfig(**shape, num_key_value_heads=config.heads, tie_word_embeddings=True)
+
+
+def _untrained(shape: LlamaConfig | GPTNeoXConfig) -> PreTrainedModel:
+    model = LlamaForCausalLM(shape) if isinstance(shape, LlamaConfig) else GPTNeoXForCausalLM(shape)
+    assert isinstance(model, PreTrainedModel)
+    return model
 
 
 class Trainer:
-    """Model, encoder, optimiser and curriculum at one step of the schedule."""
+    """Model, encoder (None of a plain model), optimiser and curriculum at one step of the schedule."""
+
+    encoder: MemoryEncoder | None
 
     def __init__(self, config: PretrainConfig, tokens: Tensor) -> None:
         self.config, self.tokens = config, tokens
@@ -179,10 +219,12 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)  # transformers initialises from the global generator
             shape = lm_config(config)
-            self.lm = LlamaForCausalLM(shape).to(self.device)
-            self.encoder = MemoryEncoder(shape, config.encoder_layers, max(NUM_MEM_CHOICES)).to(self.device)
-            torch.nn.init.normal_(self.encoder.query, std=config.init_std)
-            torch.nn.init.orthogonal_(self.encoder.project.weight)
+            self.lm = _untrained(shape).to(self.device)
+            self.encoder = None
+            if config.cycles:
+                self.encoder = MemoryEncoder(shape, config.encoder_layers, max(NUM_MEM_CHOICES)).to(self.device)
+                torch.nn.init.normal_(self.encoder.query, std=config.init_std)
+                torch.nn.init.orthogonal_(self.encoder.project.weight)
         self.step = 0
         self.curriculum = Curriculum()
         self.optimizers = self._optimizers()
@@ -193,11 +235,12 @@ class Trainer:
         At 20 tokens and K = 1, three minutes of Muon took the loss from 3.1 to 2.1 nats a token, of AdamW to 2.5.
         """
         config = self.config
+        outside = {id(m.weight) for m in (self.lm.get_input_embeddings(), self.lm.get_output_embeddings())}
         hidden: list[Tensor] = []
         embeddings: list[Tensor] = []
         vectors: list[Tensor] = []
         for name, parameter in self._named_parameters():
-            inside = parameter.ndim == 2 and "embed_tokens" not in name and "query" not in name
+            inside = parameter.ndim == 2 and id(parameter) not in outside and "query" not in name
             (hidden if inside else embeddings if parameter.ndim == 2 else vectors).append(parameter)
         muon = torch.optim.Muon(
             hidden,
@@ -213,8 +256,9 @@ class Trainer:
         return muon, torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
 
     def _named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        for prefix, module in (("lm", self.lm), ("encoder", self.encoder)):
-            for name, parameter in module.named_parameters():
+        parts: dict[str, torch.nn.Module | None] = {"lm": self.lm, "encoder": self.encoder}
+        for prefix, module in parts.items():
+            for name, parameter in module.named_parameters() if module else ():
                 yield f"{prefix}.{name}", parameter
 
     def _optimizer_state(self) -> dict[str, dict[str, Tensor]]:
@@ -223,9 +267,9 @@ class Trainer:
         return {name: owners[p].state[p] for name, p in self._named_parameters()}
 
     def learning_rate(self) -> float:
-        """Warm-up, constant, and at the end of each cycle of memory-aware training linear decay."""
-        config, left = self.config, 1.0
-        since = self.step
+        """Warm-up, constant, and at the end of the plain phase and of each cycle linear decay."""
+        config, since = self.config, self.step
+        left = (config.lm_steps - since) / config.lm_decay_steps if config.lm_decay_steps else 1.0
         if self.step >= config.lm_steps:
             cycle, since = config.cycle_at(self.step)
             left = (cycle.steps - since) / max(1, cycle.decay_steps)
@@ -235,8 +279,8 @@ class Trainer:
         """One update; returns loss (nats a token) and, for a memory batch, accuracy, K and N."""
         config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        if self.step == config.lm_steps:
-            self.encoder.body.load_state_dict(self.lm.model.state_dict(), strict=False)
+        if self.step == config.lm_steps and self.encoder:
+            self.encoder.body.load_state_dict(self.lm.base_model.state_dict(), strict=False)
         plain = True
         if self.step >= config.lm_steps:
             cycle, since = config.cycle_at(self.step)
@@ -251,7 +295,8 @@ class Trainer:
             loss, record = self._lm_loss(generator) if plain else self._memory_loss(generator)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.lm.parameters(), 1.0)
-        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        if self.encoder:
+            torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
@@ -264,19 +309,20 @@ class Trainer:
     def _lm_loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         config = self.config
         ids = self._crops(max(1, config.batch_positions // config.lm_length), config.lm_length, generator)
-        hidden = self.lm.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-        loss = F.cross_entropy(self.lm.lm_head(hidden).float().flatten(0, 1), ids[:, 1:].flatten())
+        hidden = self.lm.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        loss = F.cross_entropy(self.lm.get_output_embeddings()(hidden).float().flatten(0, 1), ids[:, 1:].flatten())
         return loss, {"lm_loss": float(loss.detach())}
 
     def _memory_loss(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        assert self.encoder is not None
         num_mem, length = self._draw_shape(generator)
         ids = self._crops(max(1, self.config.batch_positions // (num_mem + length)), length, generator)
         ids = self._with_rare_tokens(ids, generator)
         embeds = self.lm.get_input_embeddings()(ids)
         mem = self._noisy(self.encoder(embeds, num_mem), generator)
         inputs = torch.cat([mem, embeds[:, :-1]], dim=1)  # (B, K + N - 1, d)
-        hidden = self.lm.model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, num_mem - 1 :]
-        logits = self.lm.lm_head(hidden).float()  # (B, N, V)
+        hidden = self.lm.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, num_mem - 1 :]
+        logits = self.lm.get_output_embeddings()(hidden).float()  # (B, N, V)
         loss = F.cross_entropy(logits.flatten(0, 1), ids.flatten())
         accuracy = float((logits.argmax(-1) == ids).float().mean())
         if length == self.curriculum.lengths.get(num_mem):
@@ -326,7 +372,8 @@ class Trainer:
     def _fixed_settings(self) -> dict[str, Any]:
         """What a checkpoint may not change; the schedule may be cut short or drawn out."""
         settings = dataclasses.asdict(self.config)
-        return {key: value for key, value in settings.items() if key != "cycles"}
+        schedule = {"cycles"} if self.encoder else {"cycles", "lm_steps", "lm_decay_steps"}
+        return {key: value for key, value in settings.items() if key not in schedule}
 
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote.
@@ -362,13 +409,16 @@ class Trainer:
 
 
 def export(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write what the product ships: LM, tokenizer and encoder in bfloat16, no file over 10 MB."""
+    """Write what the product ships: LM, tokenizer and, if there is one, encoder in bfloat16, no file over 10 MB."""
     for old in [*folder.glob("*.safetensors*"), *folder.glob("encoder/*")]:
         old.unlink()
-    (folder / "encoder").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lm = copy.deepcopy(trainer.lm).to("cpu", torch.bfloat16)
     lm.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     tokenizer.save_pretrained(folder)
+    if trainer.encoder is None:
+        return
+    (folder / "encoder").mkdir(exist_ok=True)
     encoder = {name: p.detach().to("cpu", torch.bfloat16) for name, p in trainer.encoder.state_dict().items()}
     save_torch_state_dict(encoder, folder / "encoder", max_shard_size=SHARD_SIZE)
     settings = json.dumps({"layers": trainer.config.encoder_layers, "max_mem": trainer.encoder.max_mem}, indent=2)
@@ -420,7 +470,8 @@ def pretrain(
 def evaluate(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, books: list[str]) -> dict[str, float]:
     """Held-out bits per byte of the bare LM, and the share of a few passages that cramming solves, K = 1."""
     lm = FrozenLM("in-training", copy.deepcopy(trainer.lm), tokenizer, fingerprint="0" * 64)
-    lm.encoder = copy.deepcopy(trainer.encoder).eval().requires_grad_(False)
+    if trainer.encoder:
+        lm.encoder = copy.deepcopy(trainer.encoder).eval().requires_grad_(False)
     record = {"heldout_bits_per_byte": bits_per_byte(lm, books)}
     for num_tokens in EVALUATE_LENGTHS:
         passages = draw_passages(lm, books, EVALUATE_PASSAGES, num_tokens)

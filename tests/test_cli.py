@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from cramdemo import cram, load, save
+from cramdemo import bench, cram, load, save
+from cramdemo.bench import Asked, Benchmark
 from cramdemo.cli import main
 from cramdemo.models import MODELS
 
@@ -129,6 +130,25 @@ BAD = {
     "text as vectors": (["decode", "ok.txt"], "ok.txt is not a safetensors file"),
     "missing vectors": (["inspect", "missing.safetensors"], "missing.safetensors cannot be read"),
     "bench without books": (["bench", "built-in"], "--corpus DIR"),
+    "bench on an empty folder": (["bench", "capacity", "--corpus", "void"], "'void' holds no .txt file"),
+    "bench on short books": (["bench", "capacity", "--corpus", "short", "--passages", "1"], "books are too short"),
+    "bench of no passages": (["bench", "capacity", "--corpus", "books", "--passages", "0"], "passages is 0"),
+    "bench of fewer than none": (["bench", "built-in", "--corpus", "books", "--passages", "-2"], "passages is -2"),
+    "bench with K of zero": (["bench", "capacity", "--corpus", "books", "--num-mem", "1", "0"], "num_mem is 0"),
+    "bench of no such model": (
+        ["bench", "capacity", "--corpus", "books", "--passages", "1", "--models", "cram-mini", "gpt-17"],
+        "no model 'gpt-17'",
+    ),
+    "bench kept in a file": (["bench", "capacity", "--corpus", "books", "--out", "ok.txt"], "ok.txt: File exists"),
+    "figure of a benchmark without": (
+        ["bench", "built-in", "--corpus", "books", "--figure", "f.html"],
+        "built-in has no figure",
+    ),
+    "no folder for the figure": (
+        ["bench", "capacity", "--corpus", "books", "--figure", "nowhere/f.html"],
+        "no folder 'nowhere'",
+    ),
+    "a folder as the figure": (["bench", "capacity", "--corpus", "books", "--figure", "void"], "'void' is a folder"),
 }
 
 
@@ -141,6 +161,10 @@ def test_bad_input_is_one_line_on_stderr_and_status_2(
     Path("empty.txt").write_bytes(b"")
     Path("latin.txt").write_bytes(b"caf\xe9")
     Path("book.txt").write_text("word and " * 3000)
+    for folder, text in (("books", "It was a bright cold day. " * 300), ("short", "All is well.")):
+        Path(folder).mkdir()
+        Path(folder, "a.txt").write_text(text)
+    Path("void").mkdir()
     arguments, sentence = BAD[case]
     assert main(arguments) == 2
     captured = capsys.readouterr()
@@ -186,6 +210,41 @@ def test_ctrl_c_keeps_the_best_so_far(
     assert main(["cram", str(text), "-o", str(vectors), "--steps", "100000", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["reason"] == "stopped"
     assert load(vectors).num_mem == 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """Benchmarks that only note what is asked of them: capacity, and one that reads no books."""
+    noted: list[Asked] = []
+    report = {"rows": [{"model": "a", "num_mem": 1, "figure": "ours: verified tokens", "value": 9, "column": "ours"}]}
+    benchmarks = {
+        name: Benchmark("help", lambda asked, tell: noted.append(asked) or report, reads_corpus=name == "capacity")
+        for name in ("capacity", "idle")
+    }
+    monkeypatch.setattr(bench, "BENCHMARKS", benchmarks)
+    return noted
+
+
+def test_a_benchmark_writes_its_figure_for_a_browser_without_network(
+    asked: list[Asked], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("All is well.")
+    figure = tmp_path / "figure.html"
+    arguments = ["bench", "capacity", "--corpus", str(tmp_path), "--num-mem", "1", "8", "--json"]
+    assert main([*arguments, "--figure", str(figure)]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][0]["value"] == 9
+    assert [(one.books, one.num_mem) for one in asked] == [(["All is well."], (1, 8))]
+    page = figure.read_text(encoding="utf-8")
+    assert "tokens decoded exactly" in page
+    assert len(page) > 1_000_000  # plotly.js is in it
+    assert "<script src=" not in page
+
+
+def test_a_benchmark_that_reads_no_books_needs_none(asked: list[Asked]) -> None:
+    assert main(["bench", "idle"]) == 0
+    assert asked[0].books == []
+    assert main(["bench", "capacity"]) == 2
+    assert len(asked) == 1
 
 
 def test_help_of_every_command_names_its_settings(capsys: pytest.CaptureFixture[str]) -> None:

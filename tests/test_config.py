@@ -13,7 +13,15 @@ import pytest
 
 import cramdemo.config
 from cramdemo import ConfigError, CramConfig
-from cramdemo.config import MAX_NUM_MEM, MAX_NUM_MEM_PAGE, MAX_RESTARTS, MAX_SECONDS, MAX_SEED, MAX_STEPS
+from cramdemo.config import (
+    MAX_NUM_MEM,
+    MAX_NUM_MEM_PAGE,
+    MAX_RESTARTS,
+    MAX_SECONDS,
+    MAX_SEED,
+    MAX_STEPS,
+    CramDefaults,
+)
 
 REFUSED: list[tuple[str, Any]] = [
     ("num_mem", 0),
@@ -49,6 +57,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("seconds", 0),
     ("seconds", MAX_SECONDS + 1),
     ("seconds", math.inf),
+    ("optimizer", "sgd"),
     ("init", "zeros"),
     ("init", None),
     ("precision", "int8"),
@@ -100,19 +109,23 @@ def test_a_config_cannot_be_changed(name: str) -> None:
         setattr(CramConfig(), name, 1)
 
 
+ENTRY = SimpleNamespace(defaults=CramDefaults(learning_rate=0.37, growth=5, temperature=0.5, margin=0.7))
+
+
 def test_for_model_fills_only_what_is_not_given() -> None:
-    entry = SimpleNamespace(learning_rate=0.37, growth=5)
-    own = CramConfig.for_model(entry)
-    assert (own.learning_rate, own.growth) == (0.37, 5)
-    assert CramConfig.for_model(entry, learning_rate=None, steps=None) == CramConfig(learning_rate=0.37, growth=5)
-    given = CramConfig.for_model(entry, learning_rate=0.5, growth=0, num_mem=3)
-    assert (given.learning_rate, given.growth, given.num_mem) == (0.5, 0, 3)
-    assert CramConfig(seed=4, growth=0).filled(entry) == CramConfig(seed=4, growth=0, learning_rate=0.37)
+    own = CramConfig.for_model(ENTRY)
+    assert (own.learning_rate, own.growth, own.temperature, own.margin) == (0.37, 5, 0.5, 0.7)
+    assert own.optimizer == "auto"  # it depends on where a run begins
+    assert CramConfig.for_model(ENTRY, learning_rate=None, steps=None) == own
+    given = CramConfig.for_model(ENTRY, learning_rate=0.5, growth=0, num_mem=3, margin=0.0)
+    assert (given.learning_rate, given.growth, given.num_mem, given.margin) == (0.5, 0, 3, 0.0)
+    filled = CramConfig(seed=4, growth=0, temperature=1.0).filled(ENTRY)
+    assert filled == CramConfig(seed=4, growth=0, learning_rate=0.37, temperature=1.0, margin=0.7)
 
 
 def test_for_model_refuses_an_unknown_setting_by_name() -> None:
     with pytest.raises(ConfigError, match=r"no setting 'stepz'.*\bsteps\b"):
-        CramConfig.for_model(SimpleNamespace(learning_rate=0.1, growth=0), stepz=3)
+        CramConfig.for_model(ENTRY, stepz=3)
 
 
 def test_the_page_s_limit_is_within_the_command_line_s() -> None:

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cramdemo"
 LAYERS = (  # a module imports from layers above its own, and within its own only what stands before it
     ("errors", "config"),
-    ("metrics", "encoder", "flops", "models", "vectors"),
-    ("objective", "decode", "cram"),
+    ("metrics", "encoder", "flops", "attention", "models", "vectors"),
+    ("objective", "step", "optimiser", "decode", "cram"),
     ("passages", "capacity", "storage", "geometry", "document", "sweep", "pretrain", "bench", "reproduce"),
     ("plots",),
     ("cli", "space", "ui"),

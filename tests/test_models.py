@@ -99,7 +99,7 @@ def test_the_table_agrees_with_the_built_in_model(built_in: FrozenLM) -> None:
         built_in.context,
     )
     assert len(built_in.tokenizer) == entry.vocab_size
-    assert entry.learning_rate == built_in.learning_rate
+    assert entry.defaults == built_in.defaults
 
 
 def test_the_built_in_files_fit_a_plain_git_push() -> None:

@@ -12,7 +12,9 @@ from cramdemo.objective import cram_loss
 
 
 def _loss(logits: Tensor, ids: Tensor, *, temperature: float = 1.0, margin: float = 0.0) -> tuple[Tensor, Tensor]:
-    return cram_loss(logits, ids, margins(logits, ids), temperature=temperature, margin=margin)
+    """The loss of each text, and the mean of its tokens' plain cross-entropy."""
+    loss, nats = cram_loss(logits, ids, margins(logits, ids), temperature=temperature, margin=margin)
+    return loss, nats.mean(-1)
 
 
 def _gradient(logits: Tensor, ids: Tensor, **settings: float) -> Tensor:

@@ -316,3 +316,40 @@ def test_pretrain_goes_on_where_it_was_stopped_and_writes_the_model_at_the_end(t
     assert [json.loads(line)["step"] for line in log] == steps
     assert load_model(str(tmp_path / "out" / "model"), device="cpu").vocab_size == TOY.vocab_size
     assert list(pretrain(TOY, corpus, tmp_path / "out")) == []
+
+
+PLAIN = dataclasses.replace(TOY, architecture="gpt_neox", cycles=(), lm_steps=6, lm_decay_steps=3)
+
+
+def test_a_plain_model_has_no_encoder_and_decays_at_its_end(
+    tokens: torch.Tensor, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    trainer, rates = Trainer(PLAIN, tokens), []
+    for _ in range(PLAIN.total_steps):
+        rates.append(trainer.learning_rate() / PLAIN.learning_rate)
+        trainer.train_step()
+    assert rates == pytest.approx([0.5, 1, 1, 1, 2 / 3, 1 / 3])
+    export(trainer, tokenizer, tmp_path)
+    assert not (tmp_path / "encoder").exists()
+    lm = load_model(str(tmp_path), device="cpu")
+    assert (lm.model.config.model_type, lm.encoder) == ("gpt_neox", None)
+
+
+def test_a_plain_model_is_resumed_to_the_last_bit(tokens: torch.Tensor, tmp_path: Path) -> None:
+    whole, first, second = (Trainer(PLAIN, tokens) for _ in range(3))
+    for _ in range(PLAIN.total_steps):
+        whole.train_step()
+    for _ in range(2):
+        first.train_step()
+    first.save(tmp_path)
+    second.load(tmp_path)
+    for _ in range(PLAIN.total_steps - 2):
+        second.train_step()
+    ours, theirs = whole.lm.state_dict(), second.lm.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_head_of_a_plain_model_is_adamw_s_too(tokens: torch.Tensor) -> None:
+    trainer = Trainer(PLAIN, tokens)
+    _, adamw = ({id(p) for g in o.param_groups for p in g["params"]} for o in trainer.optimizers)
+    assert {id(trainer.lm.get_input_embeddings().weight), id(trainer.lm.get_output_embeddings().weight)} <= adamw

@@ -9,6 +9,8 @@ from cramdemo.bench.built_in import bench_built_in
 from cramdemo.bench.capacity import bench_capacity
 from cramdemo.bench.horizon import bench_horizon
 from cramdemo.bench.report import Asked, Benchmark, markdown
+from cramdemo.bench.speed import bench_speed
+from cramdemo.bench.tune import bench_tune
 from cramdemo.bench.view import bench_view
 
 BENCHMARKS = {
@@ -16,6 +18,10 @@ BENCHMARKS = {
     "built-in": Benchmark("short passages on the built-in model", bench_built_in),
     "horizon": Benchmark("how many tokens the built-in model holds", bench_horizon),
     "view": Benchmark("what the page costs", bench_view),
+    "speed": Benchmark(
+        "steps a second, beside the published loop and the machine's peak", bench_speed, reads_corpus=False
+    ),
+    "tune": Benchmark("the sweep behind a model's default settings", bench_tune),
 }
 
 __all__ = ["BENCHMARKS", "Asked", "Benchmark", "markdown"]

@@ -1,39 +1,53 @@
 """How much text one set of [mem] vectors holds: ours against the published recipes, at equal FLOPs.
 
 Every recipe gets, for each text, what the cramming paper's recipe would spend in its full 5,000 steps on a text of
-that length. Horizons are verified by greedy decoding whoever found the vectors. What was run is kept in a folder,
-line by line, so that a benchmark of hours can be stopped and gone on with; it holds figures and no text.
+that length. All run on the model in the dtype of our own steps, so that arithmetic decides nothing: the progressive
+paper ran bfloat16 models with float32 vectors, the cramming paper bfloat16 for Llama. Horizons are verified by greedy
+decoding whoever found the vectors, in that dtype and in the one the model was loaded in, and the better of the two
+counts, which is kind to recipes that train for no margin.
+
+For each column the longest length is searched for at which at least half of the texts are lossless. What was run is
+kept in a folder (`ledger`), so that a benchmark of hours can be stopped and gone on with.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import torch
 
+from cramdemo.bench.duel import Rival, duel
+from cramdemo.bench.ledger import Ledger, Outcome
 from cramdemo.bench.recipes import CRAMMING, PROGRESSIVE, PROGRESSIVE_NEOX_LEARNING_RATE, Recipe, run_recipe
-from cramdemo.bench.report import Asked, Tell, keep_quiet
+from cramdemo.bench.report import Asked, Tell, interval, keep_quiet, ratio_row
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.decode import greedy_prefix
+from cramdemo.errors import ConfigError
 from cramdemo.metrics import correct_tokens, cross_entropy_bits, information_gain_bits
 from cramdemo.models import FrozenLM, load_model
-from cramdemo.passages import draw_passages
+from cramdemo.passages import bits_per_byte, draw_passages
+from cramdemo.vectors import token_digest
 
-LENGTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)  # tokens a vector
+LENGTHS = (  # tokens a vector
+    *(2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32),
+    *(36, 40, 44, 48, 52, 56, 60, 64, 72, 80, 88, 96, 112, 128),
+)
+FIRST_LENGTH = 8  # of the first column's search, tokens a vector
+LONGEST_LEAP = 4  # upwards in `LENGTHS`: a length that is too long costs every text its whole budget
+HELD_SHARE = 0.5  # of the texts, lossless at a length that counts as held
 CAPACITY_ACCURACY = 0.99  # arXiv 2502.13063: teacher-forced, mean over the texts of a length
-GIVE_UP_AFTER = 2  # lengths in a row without one lossless text
+GROWING_FACTOR = 2  # a recipe that grows its prefix is run on texts so much longer than the best other one held
 OUR_MOST_STEPS = 2000  # a schedule that falls within them holds more than one stretched over all that is allowed
-BOOTSTRAP_DRAWS = 2000
 OURS = "ours"
 SWEEP_PASSAGES = 4  # others than those of the comparison
-CRAMMING_RATES = (0.03, 0.1, 0.3)
+SWEEP_FACTOR = 1.5  # their length over what the recipe as published held
+SWEEP_SHARE = 0.25  # of the budget
+CRAMMING_RATES = (0.03, 0.1, 0.3, 1.0)
 PROGRESSIVE_CHANGES: tuple[dict[str, Any], ...] = (  # what its paper found to pay
     {},
     {"temperature": 0.25},
@@ -41,32 +55,8 @@ PROGRESSIVE_CHANGES: tuple[dict[str, Any], ...] = (  # what its paper found to p
     {"rank": 256},
     {"rank": 256, "temperature": 0.25},
     {"learning_rate": 0.3},
+    {"learning_rate": 1.0},
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one recipe reached on one text of N tokens.
-
-    Attributes:
-        num_tokens: N.
-        accuracy: teacher-forced, over all N tokens.
-        horizon: leading tokens that greedy decoding gives exactly.
-        gain_bits: information gain over tokens 1..N-1.
-        steps, flops: spent.
-    """
-
-    num_tokens: int
-    accuracy: float
-    horizon: int
-    gain_bits: float
-    steps: int
-    flops: int
-
-    @property
-    def lossless(self) -> bool:
-        """All N tokens decode."""
-        return self.horizon == self.num_tokens
 
 
 @dataclass(frozen=True)
@@ -75,75 +65,139 @@ class Column:
 
     Attributes:
         name: as in the table.
+        settings: all that it runs with.
         run: model, ids of B texts of one length, K and FLOPs for each text -> an outcome for each.
-        grows: one run on the longest text gives the horizon, so that shorter ones need not be run.
+        grows: one run on long texts gives the horizon, so that shorter ones need not be run.
     """
 
     name: str
+    settings: str
     run: Callable[[FrozenLM, list[list[int]], int, int], list[Outcome]]
     grows: bool = False
 
 
 def bench_capacity(asked: Asked, tell: Tell = keep_quiet) -> dict[str, Any]:
-    """Tokens held by each recipe at equal FLOPs, for each model and K, with ratios of ours to the others.
+    """Tokens held by each recipe at equal FLOPs, and the duel, for each model and K, with ratios of ours to others.
+
+    All models are loaded and all passages drawn before anything is run, so that bad input is refused at once.
 
     Raises:
         TextError: the books are too short.
         ModelError: there is no such model.
+        ConfigError: K is too large for a model.
     """
     rows: list[dict[str, Any]] = []
-    for name in asked.models:
+    ledger = Ledger(asked.out)
+    drawn = [_drawn(load_model(name), asked) for name in asked.models]
+    for name, texts in zip(asked.models, drawn, strict=True):
         lm = load_model(name)
-        for num_mem in asked.num_mem:
-            rows += _rows(lm, num_mem, asked, tell)
+        note = _noter(rows, tell, {"model": lm.name})
+        note({"figure": "bits per byte of the bare LM on the books", "value": round(bits_per_byte(lm, asked.books), 3)})
+        for num_mem, ids in texts.items():
+            note = _noter(rows, tell, {"model": lm.name, "num_mem": num_mem})
+            sweep = Comparison(lm, ids[asked.passages :], num_mem, ledger, note)
+            _compare(Comparison(lm, ids[: asked.passages], num_mem, ledger, note), sweep)
     return {"benchmark": "capacity", "models": list(asked.models), "passages": asked.passages, "rows": rows}
 
 
-def _rows(lm: FrozenLM, num_mem: int, asked: Asked, tell: Tell) -> list[dict[str, Any]]:
-    """The rows of one model and K: each column at each length, then horizons, then ratios."""
-    rows: list[dict[str, Any]] = []
+def _noter(rows: list[dict[str, Any]], tell: Tell, about: dict[str, Any]) -> Tell:
+    """Keeps each row, with what it is about in front, and tells of it."""
 
     def note(row: dict[str, Any]) -> None:
-        rows.append({"model": lm.name, "num_mem": num_mem} | row)
+        rows.append(about | row)
         tell(rows[-1])
 
-    passages = draw_passages(lm, asked.books, asked.passages + SWEEP_PASSAGES, num_mem * max(LENGTHS))
-    texts = [lm.tokenize(text) for text in passages]
-    ledger = Ledger(asked.out, f"{lm.fingerprint[:16]}, K = {num_mem}, {asked.passages} passages")
-    sweep = Comparison(lm, texts[asked.passages :], num_mem, ledger, keep_quiet)
-    comparison = Comparison(lm, texts[: asked.passages], num_mem, ledger, note)
+    return note
+
+
+def _drawn(lm: FrozenLM, asked: Asked) -> dict[int, list[list[int]]]:
+    """Ids of the texts of each K, those of the sweeps last, as long as the longest length that fits the model."""
+    found = {}
+    for num_mem in asked.num_mem:
+        fitting = [n * num_mem for n in LENGTHS if n * num_mem <= lm.max_tokens(num_mem)]
+        if not fitting:
+            raise ConfigError(
+                f"num_mem is {num_mem}; with the shortest texts, of {num_mem * min(LENGTHS)} tokens, that is more than "
+                f"the {lm.context} positions of {lm.name}. Give less."
+            )
+        passages = draw_passages(lm, asked.books, asked.passages + SWEEP_PASSAGES, max(fitting))
+        found[num_mem] = [lm.tokenize(text) for text in passages]
+    return found
+
+
+def _compare(comparison: Comparison, sweep: Comparison) -> None:
+    """The rows of one model and K: each column's lengths and horizon, the ratios, the duel."""
+    lm, num_mem, note = comparison.lm, comparison.num_mem, comparison.tell
     held: dict[str, list[int]] = {}
-    for column in columns(sweep):
-        by_length = comparison.by_length(column)
+
+    def run(column: Column, start: float) -> list[list[Outcome]]:
+        by_length = comparison.by_length(column, start)
         held[column.name] = horizons(by_length)
         capacity = None if column.grows else decoding_capacity(by_length)
-        note(horizon_row(column.name, held[column.name], capacity))
-    for name, other in held.items():
-        if not name.startswith(OURS):
-            note(ratio_row(f"{OURS} over {name}: verified tokens", held[OURS], other))
-    return rows
+        note(horizon_row(column.name, held[column.name], capacity, by_length[0][0].num_tokens))
+        return by_length
+
+    def longest() -> float:
+        return max(median(tokens) for tokens in held.values())
+
+    as_published = run(published(CRAMMING, "cramming, as published"), FIRST_LENGTH * num_mem)
+    rates = [{"learning_rate": rate} for rate in CRAMMING_RATES]
+    best_cramming = best(sweep, CRAMMING, rates, SWEEP_FACTOR * longest())
+    run(published(best_cramming, "cramming, best learning rate"), longest())
+
+    growing = dataclasses.replace(PROGRESSIVE, learning_rate=_progressive_rate(lm))
+    slow = published(growing, "progressive, as published")
+    run(slow, GROWING_FACTOR * longest())
+    best_growing = best(sweep, growing, PROGRESSIVE_CHANGES, SWEEP_FACTOR * median(held[slow.name]))
+    run(published(best_growing, "progressive, best setting"), GROWING_FACTOR * longest())
+
+    others = list(held)
+    run(ours(OURS, _our_config(lm, "embedding")), longest())
+    if lm.encoder is not None:
+        run(ours(f"{OURS}, from the encoder", _our_config(lm, "encoder")), longest())
+    for name in others:
+        note(ratio_row(f"{OURS} over {name}: verified tokens", held[OURS], held[name]))
+    _duel(comparison, as_published, slow, growing)
 
 
-def columns(sweep: Comparison) -> list[Column]:
-    """The published recipes, each at its best setting on the sweep's texts, and ours."""
-    lm = sweep.lm
-    as_published = dataclasses.replace(PROGRESSIVE, learning_rate=_progressive_rate(lm))
-    rates = [dataclasses.replace(CRAMMING, learning_rate=rate) for rate in CRAMMING_RATES]
-    settings = [dataclasses.replace(as_published, **changes) for changes in PROGRESSIVE_CHANGES]
-    found = [
-        published(CRAMMING, "cramming, as published"),
-        published(best(sweep, rates), "cramming, best learning rate"),
-        published(as_published, "progressive, as published"),
-        published(best(sweep, settings), "progressive, best setting"),
-        ours(OURS, "embedding"),
-    ]
-    return found + ([ours(f"{OURS}, from the encoder", "encoder")] if lm.encoder is not None else [])
+def _duel(comparison: Comparison, as_published: list[list[Outcome]], slow: Column, growing: Recipe) -> None:
+    """Ours against the published loops at the length that the cramming paper's recipe holds by the paper's rule."""
+    length = decoding_capacity(as_published) or longest_held(as_published)
+    if not length:
+        comparison.tell({"figure": "the duel", "value": "none: cramming, as published, holds no length that was run"})
+        return
+    (reached,) = [outcomes for outcomes in as_published if outcomes[0].num_tokens == length]
+    given = budget(comparison.lm, length, comparison.num_mem)
+    rivals = (
+        Rival("cramming as published", "the published loop", CRAMMING, given, reached),
+        Rival("progressive as published", "progressive's published loop", growing, given, comparison.at(slow, length)),
+    )
+    for row in duel(comparison.lm, [text[:length] for text in comparison.texts], comparison.num_mem, rivals):
+        comparison.tell(row)
 
 
-def best(sweep: Comparison, recipes: Sequence[Recipe]) -> Recipe:
-    """The recipe with the largest mean verified horizon on the sweep's texts; the first of equals."""
-    reached = [mean(horizons(sweep.by_length(published(recipe, repr(recipe))))) for recipe in recipes]
-    return recipes[reached.index(max(reached))]
+def best(sweep: Comparison, recipe: Recipe, changes: Sequence[Mapping[str, Any]], length: float) -> Recipe:
+    """The recipe with those changes that hold most on the sweep's texts at one length and a part of the budget.
+
+    By the mean verified horizon, then by the mean accuracy, then by the fewest FLOPs; the first of equals.
+
+    Args:
+        length: in tokens; the nearest of `sweep.lengths` is run.
+    """
+    nearest = min(sweep.lengths, key=lambda tokens: abs(tokens - length))
+
+    def reached(changed: Mapping[str, Any]) -> tuple[float, float, int]:
+        column = published(dataclasses.replace(recipe, **changed), f"sweep, {recipe.name}, {_words(changed)}")
+        outcomes = sweep.at(column, nearest, SWEEP_SHARE)
+        return mean(o.horizon for o in outcomes), mean(o.accuracy for o in outcomes), -sum(o.flops for o in outcomes)
+
+    chosen = max(changes, key=reached)
+    sweep.tell({"figure": f"{recipe.name}: best of the sweep at {nearest} tokens", "value": _words(chosen)})
+    return dataclasses.replace(recipe, **chosen)
+
+
+def _words(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changes.items()) or "as published"
 
 
 def _progressive_rate(lm: FrozenLM) -> float:
@@ -156,25 +210,36 @@ def published(recipe: Recipe, name: str = "") -> Column:
     """A published recipe as a column; texts run side by side."""
 
     def run(lm: FrozenLM, texts: list[list[int]], num_mem: int, max_flops: int) -> list[Outcome]:
-        found = run_recipe(lm, torch.tensor(texts), recipe, num_mem=num_mem, max_flops=max_flops)
-        return [_outcome(lm, f.mem, ids, f.steps, f.flops) for f, ids in zip(found, texts, strict=True)]
+        found = run_recipe(lm.for_steps(), torch.tensor(texts), recipe, num_mem=num_mem, max_flops=max_flops)
+        return [
+            _outcome(lm, f.mem, ids, steps=f.steps, flops=f.flops, passes_at=f.passes_at)
+            for f, ids in zip(found, texts, strict=True)
+        ]
 
-    return Column(name or recipe.name, run, grows=bool(recipe.growth))
+    return Column(name or recipe.name, repr(recipe), run, grows=bool(recipe.growth))
 
 
-def ours(name: str, init: str) -> Column:
-    """This project's engine at its defaults, within the same FLOPs, verification and encoder included."""
+def ours(name: str, config: CramConfig) -> Column:
+    """This project's engine within the same FLOPs, verification and encoder included.
+
+    Args:
+        config: its settings; `num_mem` and, where the FLOPs end sooner, `steps` are set for each run.
+    """
 
     def run(lm: FrozenLM, texts: list[list[int]], num_mem: int, max_flops: int) -> list[Outcome]:
         outcomes = []
         for ids in texts:
-            steps = min(OUR_MOST_STEPS, affordable_steps(lm, len(ids), num_mem, max_flops))
-            result = run_cram(lm, ids, CramConfig.for_model(lm, num_mem=num_mem, steps=max(1, steps), init=init))
+            steps = min(config.steps, affordable_steps(lm, len(ids), num_mem, max_flops))
+            result = run_cram(lm, ids, dataclasses.replace(config, num_mem=num_mem, steps=max(1, steps)))
             mem = result.vectors.mem.to(lm.device)
-            outcomes.append(_outcome(lm, mem, ids, result.steps, result.flops))
+            outcomes.append(_outcome(lm, mem, ids, steps=result.steps, flops=result.flops))
         return outcomes
 
-    return Column(name, run)
+    return Column(name, repr(config), run)
+
+
+def _our_config(lm: FrozenLM, init: str) -> CramConfig:
+    return CramConfig.for_model(lm, init=init, steps=OUR_MOST_STEPS)
 
 
 def affordable_steps(lm: FrozenLM, num_tokens: int, num_mem: int, max_flops: int) -> int:
@@ -190,39 +255,22 @@ def budget(lm: FrozenLM, num_tokens: int, num_mem: int) -> int:
     return CRAMMING.steps * lm.flops.step(positions, positions)
 
 
-def _outcome(lm: FrozenLM, mem: torch.Tensor, ids: list[int], steps: int, flops: int) -> Outcome:
+def _outcome(lm: FrozenLM, mem: torch.Tensor, ids: list[int], **spent: Any) -> Outcome:
+    """What the vectors (K, d) reach in the dtype that is kinder to them."""
+    judges = dict.fromkeys((lm, lm.for_steps()))
+    horizon, accuracy, gain = max(_judged(judge, mem, ids) for judge in judges)
+    return Outcome(len(ids), accuracy, horizon, gain, **spent)
+
+
+def _judged(lm: FrozenLM, mem: torch.Tensor, ids: list[int]) -> tuple[int, float, float]:
+    """Tokens that greedy decoding gives, teacher-forced accuracy, information gain in bits."""
     tokens = torch.tensor([ids], device=lm.device)
     with torch.no_grad():
         logits = lm.text_logits(mem[None], tokens)
         accuracy = float(correct_tokens(logits, tokens).float().mean())
         bare = cross_entropy_bits(lm.bare_logits(tokens), tokens[:, 1:])[0]
         gain = information_gain_bits(bare, cross_entropy_bits(logits, tokens)[0])
-    return Outcome(len(ids), accuracy, greedy_prefix(lm, mem, ids)[0], gain, steps, flops)
-
-
-class Ledger:
-    """Outcomes by column and length, kept in a file if there is a folder for it."""
-
-    def __init__(self, folder: Path | None, about: str) -> None:
-        """`about` says what was run: outcomes of another model, K or set of passages are not taken up."""
-        self._path, self._about = (folder / "capacity.jsonl" if folder else None), about
-        self._known: dict[str, list[Outcome]] = {}
-        if self._path and self._path.exists():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                self._known[entry["key"]] = [Outcome(**values) for values in entry["outcomes"]]
-
-    def get(self, column: str, length: int, run: Callable[[], list[Outcome]]) -> list[Outcome]:
-        """What is known, or else what `run` gives, which is known from then on."""
-        key = f"{self._about}, {column}, {length}"
-        if key not in self._known:
-            self._known[key] = run()
-            if self._path:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
-                    values = [dataclasses.asdict(outcome) for outcome in self._known[key]]
-                    file.write(json.dumps({"key": key, "outcomes": values}) + "\n")
-        return self._known[key]
+    return greedy_prefix(lm, mem, ids)[0], accuracy, gain
 
 
 @dataclass(frozen=True)
@@ -241,28 +289,88 @@ class Comparison:
     ledger: Ledger
     tell: Tell
 
-    def by_length(self, column: Column) -> list[list[Outcome]]:
-        """Outcomes of all texts at each length, up to where no text is lossless any more."""
-        lengths = [n * self.num_mem for n in LENGTHS if n * self.num_mem <= len(self.texts[0])]
+    @property
+    def lengths(self) -> list[int]:
+        """Lengths that can be run, in tokens, in their order."""
+        return [n * self.num_mem for n in LENGTHS if n * self.num_mem <= len(self.texts[0])]
+
+    def by_length(self, column: Column, start: float) -> list[list[Outcome]]:
+        """Outcomes of all texts at each length that was run, in their order.
+
+        Args:
+            start: where the search begins, or of a column that grows the length, in tokens.
+        """
+        return self._grown(column, start) if column.grows else self._searched(column, start)
+
+    def _searched(self, column: Column, start: float) -> list[list[Outcome]]:
+        """Two searches over the same runs: half of the texts lossless, and the paper's rule.
+
+        The length after the one found has been run each time, if there is one.
+        """
+        lengths = self.lengths
+        runs: dict[int, list[Outcome]] = {}
+
+        def at(number: int) -> list[Outcome]:
+            runs[number] = runs.get(number) or self.at(column, lengths[number])
+            return runs[number]
+
+        begin = max(0, sum(length <= start for length in lengths) - 1)
+        last_held(lambda number: half_lossless(at(number)), len(lengths), begin)
+        last_held(lambda number: accurate(at(number)), len(lengths), begin)
+        return [runs[number] for number in sorted(runs)]
+
+    def _grown(self, column: Column, least: float) -> list[list[Outcome]]:
+        """One run at the first length from `least` on, and at longer ones while more than half come to the end."""
         found: list[list[Outcome]] = []
-        idle = 0
-        for length in lengths[-1:] if column.grows else lengths:
+        while True:
+            length = next((length for length in self.lengths if length >= least), self.lengths[-1])
             found.append(self.at(column, length))
-            idle = 0 if any(outcome.lossless for outcome in found[-1]) else idle + 1
-            if idle == GIVE_UP_AFTER:
-                break
-        return found
+            ended = sum(outcome.lossless or outcome.accuracy == 1 for outcome in found[-1])
+            if ended <= len(found[-1]) / 2 or length == self.lengths[-1]:
+                return found
+            least = GROWING_FACTOR * length
 
-    def at(self, column: Column, length: int) -> list[Outcome]:
-        """Outcomes of all texts at one length."""
-
-        def run() -> list[Outcome]:
-            prefixes = [text[:length] for text in self.texts]
-            return column.run(self.lm, prefixes, self.num_mem, budget(self.lm, length, self.num_mem))
-
-        outcomes = self.ledger.get(column.name, length, run)
+    def at(self, column: Column, length: int, share: float = 1.0) -> list[Outcome]:
+        """Outcomes of all texts at one length, each with a share of the budget."""
+        prefixes = [text[:length] for text in self.texts]
+        max_flops = int(share * budget(self.lm, length, self.num_mem))
+        digest = token_digest([token for ids in prefixes for token in ids])
+        key = (
+            f"{self.lm.fingerprint[:16]}, steps in {self.lm.step_dtype}, K = {self.num_mem}, "
+            f"{len(prefixes)} x {length} tokens {digest[:16]}, {max_flops} FLOPs, {column.settings}"
+        )
+        outcomes = self.ledger.get(key, lambda: column.run(self.lm, prefixes, self.num_mem, max_flops))
         self.tell(length_row(column.name, outcomes))
         return outcomes
+
+
+def last_held(holds: Callable[[int], bool], count: int, start: int) -> int | None:
+    """The last of `count` numbers that holds, where the ones before it do too; None if none does.
+
+    Leaps that double, from `start` up or down, until one holds and one does not; then bisection. The number after
+    the one found has been asked, unless there is none.
+    """
+    low, high, leap = -1, count, 1
+    while high - low > 1:
+        if low < 0 and high == count:
+            number = start
+        elif low >= 0 and high < count:
+            number = (low + high) // 2
+        else:
+            number = min(low + min(leap, LONGEST_LEAP), count - 1) if high == count else max(high - leap, 0)
+            leap *= 2
+        low, high = (number, high) if holds(number) else (low, number)
+    return low if low >= 0 else None
+
+
+def half_lossless(outcomes: Sequence[Outcome]) -> bool:
+    """Whether at least half of the texts are lossless."""
+    return sum(outcome.lossless for outcome in outcomes) >= HELD_SHARE * len(outcomes)
+
+
+def accurate(outcomes: Sequence[Outcome]) -> bool:
+    """The paper's rule: whether the mean teacher-forced accuracy is at least 0.99."""
+    return mean(outcome.accuracy for outcome in outcomes) >= CAPACITY_ACCURACY
 
 
 def horizons(by_length: Iterable[list[Outcome]]) -> list[int]:
@@ -272,8 +380,12 @@ def horizons(by_length: Iterable[list[Outcome]]) -> list[int]:
 
 def decoding_capacity(by_length: Iterable[list[Outcome]]) -> int:
     """The paper's: largest length at which the mean teacher-forced accuracy is at least 0.99; 0 if none is."""
-    held = [o[0].num_tokens for o in by_length if mean(x.accuracy for x in o) >= CAPACITY_ACCURACY]
-    return max(held, default=0)
+    return max((outcomes[0].num_tokens for outcomes in by_length if accurate(outcomes)), default=0)
+
+
+def longest_held(by_length: Iterable[list[Outcome]]) -> int:
+    """Largest length at which at least half of the texts are lossless; 0 if there is none."""
+    return max((outcomes[0].num_tokens for outcomes in by_length if half_lossless(outcomes)), default=0)
 
 
 def length_row(name: str, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -290,29 +402,17 @@ def length_row(name: str, outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def horizon_row(name: str, held: list[int], capacity: int | None) -> dict[str, Any]:
-    """What a column holds: the median over texts, and the paper's capacity where lengths were run one by one."""
-    return {"figure": f"{name}: verified tokens, median", "value": median(held), "capacity": capacity}
+def horizon_row(name: str, held: list[int], capacity: int | None, shortest: int) -> dict[str, Any]:
+    """What a column holds: the median over texts with its interval, and the paper's capacity where it has a meaning.
 
-
-def ratio_row(name: str, numerator: Sequence[float], denominator: Sequence[float]) -> dict[str, Any]:
-    """Ratio of two medians over the same texts, with a 95 % bootstrap interval; None where nothing was held."""
-    return {"figure": name, "value": _ratio(numerator, denominator), "interval": interval(numerator, denominator)}
-
-
-def interval(numerator: Sequence[float], denominator: Sequence[float]) -> list[float] | None:
-    """2.5 and 97.5 percent of the ratio of medians when the texts are drawn again with replacement."""
-    generator = torch.Generator().manual_seed(0)
-    draws = []
-    for _ in range(BOOTSTRAP_DRAWS):
-        chosen = torch.randint(len(numerator), (len(numerator),), generator=generator).tolist()
-        draws.append(_ratio([numerator[i] for i in chosen], [denominator[i] for i in chosen]))
-    known = sorted(draw for draw in draws if draw is not None)
-    if len(known) < len(draws):
-        return None
-    return [known[round(0.025 * (len(known) - 1))], known[round(0.975 * (len(known) - 1))]]
-
-
-def _ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float | None:
-    below = median(denominator)
-    return round(median(numerator) / below, 3) if below else None
+    Args:
+        shortest: length that was run, in tokens.
+    """
+    nothing = "" if any(held) else f" (not one token of one text, not even of texts of {shortest})"
+    return {
+        "figure": f"{name}: verified tokens, median{nothing}",
+        "value": median(held),
+        "interval": interval(lambda chosen: median(held[i] for i in chosen), len(held)),
+        "capacity": capacity,
+        "column": name,
+    }

@@ -1,15 +1,19 @@
 """The published recipes as plain loops, written anew from the papers: the other side of the benchmarks.
 
 Nothing of the engine is used in them, so that they are neither helped nor hurt by it: float32 vectors, whole
-logits, one look at the device each step. They differ from the published code where that has a fault which would
-only flatter us (arXiv 2502.13063's leaves token 0 out, and keeps the vectors of the step after the scored one):
-all N tokens are trained and scored, and the vectors kept are those scored.
+logits, one look at the device each step, the model in the dtype that it is given in. They differ from the published
+code where that has a fault which would only flatter us (arXiv 2502.13063's leaves token 0 out, and keeps the vectors
+of the step after the scored one): all N tokens are trained and scored, and the vectors kept are those scored.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
+from collections import Counter
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +82,7 @@ PROGRESSIVE = Recipe(
     last_learning_rate=1e-3,
 )  # ICML 2026; 0.1 is its learning rate for models of the Llama type
 PROGRESSIVE_NEOX_LEARNING_RATE = 0.5  # and this for Pythia
+WARM_PASSES = 5  # before passes are timed
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,15 @@ class Found:
         mem: (K, d), the vectors that solved the longest prefix, or without growth the most tokens.
         prefix: tokens of the longest prefix solved under teacher forcing; without growth N or 0.
         steps: updates up to the end of the run. flops: of all that was run, by `FlopCount`.
+        passes_at: forward and backward passes at each prefix length that was trained; those that found the prefix
+            exact are among them, and needed no update.
     """
 
     mem: Tensor
     prefix: int
     steps: int
     flops: int
+    passes_at: dict[int, int]
 
 
 def run_recipe(
@@ -110,7 +118,25 @@ def run_recipe(
     while active := [row for row in rows if row.goes_on(max_flops)]:
         for row, correct in zip(active, _scored(lm, active, recipe), strict=True):
             row.decide(correct)
-    return [Found(row.best, row.prefix, row.step, row.flops) for row in rows]
+    return [Found(row.best, row.prefix, row.step, row.flops, dict(row.passes_at)) for row in rows]
+
+
+def seconds_a_pass(lm: FrozenLM, token_ids: Tensor, recipe: Recipe, *, num_mem: int = 1, passes: int = 30) -> float:
+    """Median seconds of one pass of the loop, update included, with one text alone and all of it trained.
+
+    The step size is 0, so that the text stays unsolved however many passes are timed.
+
+    Args:
+        token_ids: (N,), int64.
+    """
+    still = dataclasses.replace(recipe, growth=0, learning_rate=0.0, warmup_steps=0, last_learning_rate=None)
+    row = _Row(lm, token_ids, still, num_mem, seed=0)
+    seconds = []
+    for _ in range(WARM_PASSES + passes):
+        begun = time.perf_counter()
+        row.decide(_scored(lm, [row], still)[0])
+        seconds.append(time.perf_counter() - begun)
+    return median(seconds[WARM_PASSES:])
 
 
 class _Row:
@@ -126,6 +152,7 @@ class _Row:
         self.best = self.vectors().detach().clone()
         self.most = -1  # tokens solved by the best vectors, of the stage at hand
         self.prefix = self.step = self.flops = self.idle = 0
+        self.passes_at: Counter[int] = Counter()
         self.done = False
 
     def vectors(self) -> Tensor:
@@ -146,6 +173,7 @@ class _Row:
         """Keep the vectors if they are the best, and update them unless they solve what is asked of them."""
         positions = self.num_mem + self.length
         self.flops += self.count.step(positions, positions)
+        self.passes_at[self.length] += 1
         solved = int(correct[: self.length].sum())
         exact = solved == self.length
         if exact if self.recipe.growth else solved > self.most:

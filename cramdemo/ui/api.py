@@ -30,7 +30,7 @@ def compress(  # noqa: PLR0917  # programs may pass them by place
     num_mem: int = 1,
     steps: int = 2000,
     seconds: float = 0,
-    margin: float = 1.0,
+    margin: float = 0.5,
     seed: int = 0,
     model: str = BUILT_IN,
 ) -> Iterator[tuple[dict[str, Any], gr.FileData | None]]:

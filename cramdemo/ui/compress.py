@@ -217,10 +217,10 @@ def first_count_line(text: str, model: str, num_mem: float) -> str:
     return count_line(text, model, num_mem)
 
 
-def model_note(model: str) -> tuple[str, float]:
-    """Note under the picker, and the model's learning rate for the Advanced panel."""
-    entry = entry_of(model)
-    return _note_html(model), CramConfig.for_model(entry).learning_rate or 0.0
+def model_note(model: str) -> tuple[str, float, float]:
+    """Note under the picker, and the model's learning rate and margin for the Advanced panel."""
+    defaults = entry_of(model).defaults
+    return _note_html(model), defaults.learning_rate, defaults.margin
 
 
 def _note_html(model: str) -> str:
@@ -284,7 +284,7 @@ def _advanced() -> dict[str, Any]:
         seconds = gr.Number(default.seconds or 0, label="Time budget, s (0: none)", minimum=0, min_width=130)
     with gr.Row():
         rate = gr.Number(default.learning_rate, label="Learning rate", step=0.01, min_width=130)
-        margin = gr.Number(default.margin, label="Margin, logits", minimum=0, step=0.5, min_width=130)
+        margin = gr.Number(default.margin, label="Margin, logits", minimum=0, step=0.1, min_width=130)
     with gr.Row():
         seed = gr.Number(default.seed, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=130)
         precision = gr.Dropdown(
@@ -340,7 +340,7 @@ def _connect_counting(left: dict[str, Any]) -> None:
     model.change(
         model_note,
         model,
-        [left["note"], left["learning_rate"]],
+        [left["note"], left["learning_rate"], left["margin"]],
         queue=False,
         show_progress="hidden",
         api_visibility="private",

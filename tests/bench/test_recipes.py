@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import time
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from cramdemo.bench.recipes import BETAS, CRAMMING, PROGRESSIVE, WEIGHT_DECAY, Found, Recipe, run_recipe
+from cramdemo.bench import recipes
+from cramdemo.bench.recipes import (
+    BETAS,
+    CRAMMING,
+    PROGRESSIVE,
+    WARM_PASSES,
+    WEIGHT_DECAY,
+    Found,
+    Recipe,
+    run_recipe,
+    seconds_a_pass,
+)
 from cramdemo.flops import FlopCount
 from cramdemo.models import FrozenLM
 
@@ -68,6 +82,7 @@ def test_a_text_runs_beside_others_as_if_alone(tiny_lm: FrozenLM, recipe: Recipe
     for number, found in enumerate(together):
         (alone,) = run_recipe(tiny_lm, ids[number : number + 1], quick, seed=7 + number)
         assert (alone.prefix, alone.steps, alone.flops) == (found.prefix, found.steps, found.flops)
+        assert alone.passes_at == found.passes_at
         torch.testing.assert_close(alone.mem, found.mem, atol=1e-3, rtol=1e-3)
     assert len({found.mem.sum().item() for found in together}) == 3
 
@@ -101,3 +116,52 @@ def test_no_more_flops_are_spent_than_allowed(tiny_lm: FrozenLM) -> None:
 def _run_with_budget(lm: FrozenLM, max_flops: float) -> Found:
     (found,) = run_recipe(lm, _ids(lm, 1, 30), CRAMMING, max_flops=max_flops)
     return found
+
+
+@pytest.mark.parametrize("recipe", [CRAMMING, PROGRESSIVE], ids=["cramming", "progressive"])
+def test_passes_are_counted_at_the_length_they_were_run_at(tiny_lm: FrozenLM, recipe: Recipe) -> None:
+    """FLOPs are counted from the same lengths, by another hand: a pass put down a stage too late would show."""
+    quick = dataclasses.replace(recipe, learning_rate=0.1, steps=600, warmup_steps=0)
+    for found in run_recipe(tiny_lm, _ids(tiny_lm, 2, 4), quick, num_mem=2):
+        assert sum(n * tiny_lm.flops.step(2 + k, 2 + k) for k, n in found.passes_at.items()) == found.flops
+        assert list(found.passes_at) == ([1, 2, 3, 4][: found.prefix + 1] if recipe.growth else [4])
+        exact = found.prefix if recipe.growth else found.prefix // 4
+        assert sum(found.passes_at.values()) == found.steps + exact  # a pass that finds a prefix exact updates nothing
+        assert found.steps > exact > 0
+
+
+def test_a_pass_is_timed_alone_at_its_length_and_after_some_that_are_not(
+    tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+    real = recipes._scored
+
+    def scored(lm: FrozenLM, rows: list[recipes._Row], recipe: Recipe) -> Tensor:
+        lengths.append([row.length for row in rows])
+        return real(lm, rows, recipe)
+
+    monkeypatch.setattr(recipes, "_scored", scored)
+    monkeypatch.setattr(time, "perf_counter", _clock(slow=WARM_PASSES).__next__)
+    (ids,) = _ids(tiny_lm, 1, 7)
+    assert seconds_a_pass(tiny_lm, ids, PROGRESSIVE, passes=9) == 2
+    assert lengths == [[7]] * (WARM_PASSES + 9)
+
+
+def _clock(slow: int) -> Iterator[float]:
+    """Two looks a pass: the first `slow` passes take 100 s, then some take 2 s and every third one 3 s."""
+    now = 0.0
+    for number in itertools.count():
+        yield now
+        now += 100 if number < slow else 3 if number % 3 == 0 else 2
+        yield now
+
+
+@pytest.mark.parametrize("recipe", [CRAMMING, PROGRESSIVE, LOW_RANK], ids=["cramming", "progressive", "low rank"])
+def test_no_timed_pass_is_spared_its_update(tiny_lm: FrozenLM, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single token is solved within a few steps, and passes of a solved text have no update to do."""
+    updates = []
+    real = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: (updates.append(1), real(self)))
+    (ids,) = _ids(tiny_lm, 1, 1)
+    assert seconds_a_pass(tiny_lm, ids, dataclasses.replace(recipe, learning_rate=0.5), num_mem=2) > 0
+    assert len(updates) == WARM_PASSES + 30

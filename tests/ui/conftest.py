@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from cramdemo.config import CramConfig
+from cramdemo.config import CramConfig, CramDefaults
 from cramdemo.models import MODELS, ModelEntry
 from cramdemo.ui import shelf
 from cramdemo.ui.live import LiveState, run_live
@@ -22,7 +22,7 @@ SOLVABLE = "The old sea, tired."
 @pytest.fixture
 def tiny(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Name of the tiny model in the table; the shelf is emptied before and after."""
-    entry = ModelEntry(TINY, str(tiny_folder), 1, 64, 300, 128, 0.1, 16, "MIT", "For tests.")
+    entry = ModelEntry(TINY, str(tiny_folder), 1, 64, 300, 128, CramDefaults(), "MIT", "For tests.")
     monkeypatch.setitem(MODELS, TINY, entry)
     empty_shelf()
     yield TINY

@@ -1,0 +1,57 @@
+"""One optimiser step's forward and backward pass: what a frozen LM says of [mem], and the gradient of [mem].
+
+Keeps nothing: no cache, no hidden states but the last ones, no gradient of a weight. Only the predictions that are
+asked for pass the head. Knows nothing of schedules and of when to stop.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cramdemo.metrics import margins
+from cramdemo.models import FrozenLM
+from cramdemo.objective import cram_loss, head_loss
+
+
+class Scored(NamedTuple):
+    """What one pass says; P predictions of each of R rows.
+
+    Attributes:
+        nats: (R, P), float32, plain cross-entropy of each token.
+        margins: (R, P), float32, logit of the right token minus the largest other one.
+        gradient: (R, K, d), float32, of each row's loss by its vectors.
+    """
+
+    nats: Tensor
+    margins: Tensor
+    gradient: Tensor
+
+
+def score(
+    lm: FrozenLM, mem: Tensor, token_ids: Tensor, *, temperature: float, margin: float, wanted: Tensor | None = None
+) -> Scored:
+    """The loss of R candidate [mem] for a text of n tokens, token by token, and its gradient.
+
+    Args:
+        mem: (R, K, d), float32.
+        token_ids: (R, n), int64.
+        temperature, margin: of the loss (`objective.cram_loss`), which is the mean over the predictions wanted.
+        wanted: (P,), int64, the tokens whose predictions are computed and trained; None for all n.
+    """
+    ids = token_ids if wanted is None else token_ids[:, wanted]  # (R, P)
+    with torch.enable_grad():  # in here only: a generator around this may be resumed on another thread
+        leaf = mem.detach().requires_grad_(True)
+        if lm.linear_head is None:
+            logits = lm.text_logits(leaf, token_ids, wanted)
+            token_margins = margins(logits, ids)
+            loss, nats = cram_loss(logits, ids, token_margins, temperature=temperature, margin=margin)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            return Scored(nats, token_margins.detach(), gradient)
+        hidden = lm.text_hidden(leaf, token_ids, wanted)  # (R, P, d)
+        weight, bias = lm.linear_head
+        found = head_loss(hidden.detach(), weight, bias, ids, temperature=temperature, margin=margin)
+        (gradient,) = torch.autograd.grad(hidden, leaf, found.gradient)
+    return Scored(found.nats, found.margins, gradient)
