@@ -32,11 +32,15 @@ from cramdemo.metrics import (
 )
 from cramdemo.models import FrozenLM
 from cramdemo.optimiser import OPTIMISERS
-from cramdemo.step import score
+from cramdemo.step import Scored, score
 from cramdemo.vectors import MemVectors, token_digest
 
 YIELD_SECONDS = 0.1
 GPU_POLL_STEPS = 8  # on a GPU the host looks at the device only so often; on a CPU looking is free
+LOOK_ALL_STEPS = GPU_POLL_STEPS  # so often every token is predicted; in between, those well solved may be left out
+WELL_SOLVED = 0.5  # logits above the margin
+WORTHWHILE_HEAD = 0.3  # of a model's matrices; a smaller head saves too little
+WORTHWHILE_TOKENS = 0.8  # of the trained ones, if no more than so many are left to predict
 ENCODER_NOISE = 0.02  # lets seeds differ when every run starts from the same encoding
 
 
@@ -322,7 +326,11 @@ class _Run:
         self.best_counts = torch.zeros(2, dtype=torch.int64, device=lm.device)  # prefix, total
         self.done = torch.zeros((), dtype=torch.bool, device=lm.device)
         self.margin = config.margin
+        self.wanted: Tensor | None = None  # (P,), int64: tokens that the next step predicts; None for all
+        self.seen: tuple[Tensor, Tensor] | None = None  # nats and margins, (R, n), each token's as last predicted
         self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
+        heads = lm.flops.head / max(1, lm.flops.head + lm.flops.body)
+        self._head_is_worthwhile = heads >= WORTHWHILE_HEAD
         self.proof: list[Verification] = []  # of `best`, once it is solved
         self.step = 0
         self.flops = lm.encode_flops(len(token_ids), config.num_mem) if _from_encoder(lm, config) else 0
@@ -355,16 +363,43 @@ class _Run:
     def _score_and_update(self) -> _Scores:
         """One step."""
         ids = self.ids[:, : self.trained].expand(self.config.restarts, -1)  # (R, n)
-        found = score(self.stepper, self.mem, ids, temperature=self.temperature, margin=self.margin)
-        scores = _Scores.of_leader(found.margins, found.nats.mean(-1), self.margin)
-        self._keep_best(scores)
-        if self.trained == len(self.token_ids):
-            self.done |= scores.solved
-        self._update(found.gradient)
-        step = self.lm.flops.step(self.config.num_mem + self.trained - 1, self.trained)
+        found = score(self.stepper, self.mem, ids, temperature=self.temperature, margin=self.margin, wanted=self.wanted)
+        nats, token_margins = self._all_seen(found)
+        scores = _Scores.of_leader(token_margins, nats.mean(-1), self.margin)
+        if self.wanted is None:  # what was last seen some steps ago proves nothing
+            self._keep_best(scores)
+            if self.trained == len(self.token_ids):
+                self.done |= scores.solved
+        predicted = found.nats.shape[1]
+        self._update(found.gradient * (predicted / self.trained))  # of the mean over all tokens trained
+        step = self.lm.flops.step(self.config.num_mem + self.trained - 1, predicted)
         self.flops += self.config.restarts * (step + self.optimiser.flops)
         self.history.append((self.step, scores.nats, scores.counts[1] / len(self.token_ids)))
         return scores
+
+    def _all_seen(self, found: Scored) -> tuple[Tensor, Tensor]:
+        """Nats and margins of all trained tokens, (R, n), with what was predicted just now."""
+        if self.wanted is None or self.seen is None:
+            self.seen = found.nats, found.margins
+        else:
+            nats, token_margins = self.seen
+            self.seen = (
+                nats.index_copy(1, self.wanted, found.nats),
+                token_margins.index_copy(1, self.wanted, found.margins),
+            )
+        return self.seen
+
+    def _choose_wanted(self, solved: bool) -> None:
+        """Which tokens the next step predicts: all, or those that are not well solved where that saves enough."""
+        assert self.seen is not None
+        _, token_margins = self.seen
+        last = self.step + 1 >= self.config.steps or (self.step + 1) % LOOK_ALL_STEPS == 0
+        self.wanted = None
+        if last or solved or token_margins.shape[1] < self.trained or not self._head_is_worthwhile:
+            return
+        left = (token_margins < self.margin + WELL_SOLVED).any(0).nonzero()[:, 0]
+        if 0 < len(left) <= WORTHWHILE_TOKENS * self.trained:
+            self.wanted = left
 
     def _keep_best(self, scores: _Scores) -> None:
         better = scores.rank > self.best_rank
@@ -387,6 +422,8 @@ class _Run:
     def _look(self, scores: _Scores, seconds: float, stop: Callable[[], bool]) -> str:
         """Read the device, let the trained prefix grow, and say why the run ends ("" if it goes on)."""
         if self.lm.device.type != "cpu" and self.step % GPU_POLL_STEPS and self.step + 1 < self.config.steps:
+            if (self.step + 1) % LOOK_ALL_STEPS == 0:
+                self.wanted = None
             return ""
         if bool(self.done):
             return "solved"
@@ -394,6 +431,7 @@ class _Run:
             return "diverged"
         if self.trained < len(self.token_ids) and bool(scores.exact):
             self.trained = min(len(self.token_ids), self.trained + self.growth)
+        self._choose_wanted(bool(scores.solved))
         if stop():
             return "stopped"
         if self.config.seconds is not None and seconds >= self.config.seconds:
@@ -407,6 +445,7 @@ class _Run:
             return True
         self.proof = []
         self.margin = max(2 * self.margin, 0.1)
+        self.wanted = None
         self.done.zero_()
         self.best_rank.fill_(-math.inf)
         return False

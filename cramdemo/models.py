@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.logging import disable_progress_bar
 
 from cramdemo import attention
+from cramdemo.body import Body, body_of
 from cramdemo.config import PRECISIONS, CramDefaults
 from cramdemo.encoder import MemoryEncoder, load_encoder
 from cramdemo.errors import ConfigError, ModelError, TextError
@@ -126,6 +127,7 @@ class FrozenLM:
         self.name, self.revision, self.fingerprint = name, revision, fingerprint
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.encoder = tokenizer, encoder
+        self.body: Body | None = None  # of the copy for steps
         self._copies: dict[torch.dtype, FrozenLM] = {}
         self.tokenizer_fingerprint = _tokenizer_fingerprint(tokenizer)
         self._embedding = model.get_input_embeddings()
@@ -167,6 +169,7 @@ class FrozenLM:
         lm = self._in(self.step_dtype)
         if self.device.type == "cpu" and lm.model.config._attn_implementation not in (attention.NAME, "eager"):
             lm._choose_attention()
+            lm._choose_body()
         return lm
 
     def _choose_attention(self) -> None:
@@ -177,6 +180,17 @@ class FrozenLM:
         self.model.set_attn_implementation(attention.NAME)
         if not torch.allclose(self.bare_logits(ids), known, rtol=0.1, atol=0.1 * float(known.std())):
             self.model.set_attn_implementation("eager")
+
+    def _choose_body(self) -> None:
+        """The short way through the layers, where there is one and it gives the model's own hidden states."""
+        mem, ids = self.embed(torch.arange(2)[None]), torch.arange(min(8, self.vocab_size))[None]
+        with torch.no_grad():
+            known = self.text_hidden(mem, ids)
+            self.body = body_of(self.model)
+            if self.body and not torch.allclose(
+                self.text_hidden(mem, ids), known, rtol=0.1, atol=0.1 * float(known.std())
+            ):
+                self.body = None
 
     def _in(self, dtype: torch.dtype) -> FrozenLM:
         if dtype not in self._copies:
@@ -255,10 +269,14 @@ class FrozenLM:
 
     def text_hidden(self, mem: Tensor, token_ids: Tensor, wanted: Tensor | None = None) -> Tensor:
         """What a linear head reads for the predictions that `text_logits` gives: (B, N or P, d), the model's dtype."""
-        hidden: Tensor = self.model.base_model(
-            inputs_embeds=self._joined(mem, token_ids), use_cache=False
-        ).last_hidden_state[:, mem.shape[1] - 1 :]
+        inputs = self._joined(mem, token_ids)
+        hidden = (self.body(inputs) if self.body else self._hidden(inputs))[:, mem.shape[1] - 1 :]
         return hidden if wanted is None else hidden[:, wanted]
+
+    def _hidden(self, inputs: Tensor) -> Tensor:
+        """Last hidden states of the model itself: (B, n, d) -> (B, n, d)."""
+        hidden: Tensor = self.model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        return hidden
 
     def _joined(self, mem: Tensor, token_ids: Tensor) -> Tensor:
         """Input embeddings of [mem] and all tokens but the last: (B, K + N - 1, d)."""
@@ -276,7 +294,8 @@ class FrozenLM:
         ids = torch.arange(min(3, self.vocab_size), device=self.device)[None]
         with torch.no_grad():
             mem = self.embed(ids[:, :1])
-            plain, given = head(self.text_hidden(mem, ids)).float(), self.text_logits(mem, ids)
+            plain = head(self._hidden(self._joined(mem, ids))).float()
+            given = self.text_logits(mem, ids)
         return (head.weight, head.bias) if torch.equal(plain, given) else None
 
     def bare_logits(self, token_ids: Tensor) -> Tensor:

@@ -482,6 +482,60 @@ def test_no_weight_is_changed_by_a_run(tiny_lm: FrozenLM) -> None:
     assert all(p.grad is None for p in tiny_lm.model.parameters())
 
 
+# ---- tokens left out of a step
+
+
+@pytest.fixture
+def heavy_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the head were worth leaving tokens out for."""
+    monkeypatch.setattr(ENGINE, "WORTHWHILE_HEAD", 0.0)
+    monkeypatch.setattr(ENGINE, "WELL_SOLVED", 0.0)
+
+
+def _predictions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...] | None]:
+    """Fills with the tokens that each step predicts; None for all."""
+    seen: list[tuple[int, ...] | None] = []
+    real = ENGINE.score
+
+    def noting(*arguments: Any, wanted: Tensor | None, **settings: Any) -> Any:
+        seen.append(None if wanted is None else tuple(wanted.tolist()))
+        return real(*arguments, wanted=wanted, **settings)
+
+    monkeypatch.setattr(ENGINE, "score", noting)
+    return seen
+
+
+@pytest.mark.usefixtures("heavy_head")
+def test_well_solved_tokens_are_left_out_but_looked_at_again(
+    tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = _predictions(monkeypatch)
+    result = run_cram(tiny_lm, HARD, CramConfig(num_mem=6, steps=150, growth=0, margin=0.1))
+    assert {len(step) for step in seen if step} - {len(HARD)}
+    assert all(seen[step] is None for step in (*range(0, len(seen), ENGINE.LOOK_ALL_STEPS), len(seen) - 1))
+    full = len(seen) * tiny_lm.flops.step(6 + len(HARD) - 1, len(HARD))
+    assert result.flops < full
+
+
+@pytest.mark.usefixtures("heavy_head", "every_step")
+def test_what_is_kept_was_seen_whole(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _predictions(monkeypatch)
+    progress, result = _split(cram(tiny_lm, EASY, CramConfig(num_mem=4, steps=400, growth=0, margin=0.1)))
+    assert result.lossless
+    assert any(seen)
+    assert seen[-1] is None  # solved is said of all tokens at once
+    for before, now in pairwise(progress):
+        kept = (before.best_prefix, before.best_total) == (now.best_prefix, now.best_total)
+        assert kept or seen[now.step] is None
+    assert int(result.token_correct.sum()) == progress[-1].best_total
+
+
+def test_a_light_head_is_not_worth_it(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _predictions(monkeypatch)
+    run_cram(tiny_lm, HARD, CramConfig(num_mem=6, steps=150, growth=0, margin=0.1))
+    assert not any(seen)
+
+
 # ---- what is shown
 
 
