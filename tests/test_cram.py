@@ -81,7 +81,16 @@ def _out_of_memory(_: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"num_mem": 3}, {"growth": 0}, {"growth": 4}, {"restarts": 3}, {"temperature": 0.5}, {"learning_rate": 3.0}],
+    [
+        {},
+        {"num_mem": 3},
+        {"growth": 0},
+        {"growth": 4},
+        {"restarts": 3},
+        {"temperature": 0.5},
+        {"learning_rate": 3.0},
+        {"optimizer": "whitened"},
+    ],
     ids=str,
 )
 def test_returned_vectors_score_exactly_what_the_result_claims(tiny_lm: FrozenLM, settings: dict[str, Any]) -> None:
@@ -286,6 +295,14 @@ def test_another_thread_makes_the_same_file(tiny_lm: FrozenLM, reference: bytes)
         assert to_bytes(pool.submit(run_cram, tiny_lm, HARD, CONFIG).result().vectors) == reference
 
 
+def test_the_built_in_model_makes_the_same_file_on_any_thread(built_in: FrozenLM) -> None:
+    """Whitened updates and steps in bfloat16, where the machine has them."""
+    config = CramConfig.for_model(built_in, init="embedding", steps=12)
+    expected = to_bytes(run_cram(built_in, HARD, config).vectors)
+    with ThreadPoolExecutor(1) as pool:
+        assert to_bytes(pool.submit(run_cram, built_in, HARD, config).result().vectors) == expected
+
+
 @pytest.mark.usefixtures("every_step")
 def test_a_run_handed_from_thread_to_thread_makes_the_same_file(tiny_lm: FrozenLM, reference: bytes) -> None:
     """As Gradio drives generators; gradients are switched on and off a thread at a time."""
@@ -333,7 +350,9 @@ def test_global_random_numbers_are_neither_used_nor_touched(tiny_lm: FrozenLM, r
         torch.set_rng_state(torch_before)
 
 
-@pytest.mark.parametrize("change", [{"seed": 4}, {"steps": 11}, {"learning_rate": 0.05}, {"num_mem": 1}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"steps": 11}, {"learning_rate": 0.05}, {"num_mem": 1}, {"optimizer": "whitened"}], ids=str
+)
 def test_another_setting_makes_other_vectors(tiny_lm: FrozenLM, reference: bytes, change: dict[str, Any]) -> None:
     """The vectors, not only the settings that stand beside them in the file."""
     other = run_cram(tiny_lm, HARD, dataclasses.replace(CONFIG, **change))
