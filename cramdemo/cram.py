@@ -48,6 +48,9 @@ ENCODER_NOISE = 0.02  # lets seeds differ when every run starts from the same en
 class Progress:
     """The state of a run at one step, scored before that step's update.
 
+    Where a model's head is large, tokens that are well solved are predicted every `LOOK_ALL_STEPS` steps only; in
+    between they count as they were last seen. The best vectors are only ever chosen when all tokens were.
+
     Attributes:
         step: updates done so far.
         seconds: since the optimisation began.
