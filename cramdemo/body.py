@@ -110,6 +110,11 @@ class LlamaLayer:
 
     centred = False
 
+    @staticmethod
+    def knows(config: Any) -> bool:
+        """Whether these settings are what is written out here."""
+        return config.hidden_act == "silu" and not (config.attention_bias or config.mlp_bias)
+
     def __init__(self, layer: Any, shape: Shape) -> None:
         attention, mlp, parts = layer.self_attn, layer.mlp, ("q_proj", "k_proj", "v_proj")
         self.attention, self.eps = Attention(shape), layer.input_layernorm.variance_epsilon
@@ -146,6 +151,11 @@ class NeoXLayer:
 
     centred = True
 
+    @staticmethod
+    def knows(config: Any) -> bool:
+        """Whether these settings are what is written out here."""
+        return config.hidden_act == "gelu" and bool(config.use_parallel_residual and config.attention_bias)
+
     def __init__(self, layer: Any, shape: Shape) -> None:
         attention, mlp = layer.attention, layer.mlp
         self.attention, self.eps = Attention(shape), layer.input_layernorm.eps
@@ -154,7 +164,7 @@ class NeoXLayer:
         self.joined, self.joined_bias = weight[order], bias[order]
         self.up, self.up_bias = _behind(mlp.dense_h_to_4h, layer.post_attention_layernorm)
         self.down, self.out = mlp.dense_4h_to_h.weight, attention.dense.weight
-        self.bias = mlp.dense_4h_to_h.bias + (0 if attention.dense.bias is None else attention.dense.bias)
+        self.bias = mlp.dense_4h_to_h.bias + attention.dense.bias
 
     def forward(self, rows: Tensor, batch: int, turn: Turn, mask: Tensor) -> tuple[Tensor, Any]:
         """(B * n, d) -> the same, and what `back` needs."""
@@ -184,7 +194,7 @@ class Body:
         config, base = model.config, model.base_model
         heads = config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.rotary, self.layers = base.rotary_emb, []
+        self.rotary = base.rotary_emb
         turned = 2 * len(base.rotary_emb.inv_freq)
         groups = getattr(config, "num_key_value_heads", None) or heads
         shape = Shape(heads, groups, width, turned, width**-0.5)
@@ -197,7 +207,7 @@ class Body:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Last hidden states of input embeddings: (B, n, d) -> (B, n, d), differentiable."""
-        apply: Any = _Run.apply
+        apply: Any = _Whole.apply
         hidden: Tensor = apply(inputs, self)
         return hidden
 
@@ -228,16 +238,17 @@ class Body:
         return Turn(cos[0, :, None, :half], sin[0, :, None, :half])
 
 
-class _Run(torch.autograd.Function):
+class _Whole(torch.autograd.Function):
     """The body as one operation of autograd."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         """Embeddings (B, n, d) and the body -> hidden states (B, n, d)."""
-        embeddings, ctx.body = inputs
-        hidden, ctx.state = ctx.body.forward(embeddings)
-        out: Tensor = hidden
-        return out
+        embeddings, body = inputs
+        hidden: Tensor
+        hidden, ctx.state = body.forward(embeddings)
+        ctx.body = body
+        return hidden
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -253,17 +264,8 @@ def body_of(model: Any) -> Body | None:
 
     Whether it gives the same as the model is for the caller to check.
     """
-    config = model.config
-    plain = {
-        "llama": config.model_type == "llama"
-        and config.hidden_act == "silu"
-        and not (getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)),
-        "gpt_neox": config.model_type == "gpt_neox"
-        and config.hidden_act == "gelu"
-        and getattr(config, "use_parallel_residual", False)
-        and getattr(config, "attention_bias", False),
-    }
-    return Body(model) if plain.get(config.model_type) else None
+    kind = _FAMILIES.get(model.config.model_type)
+    return Body(model) if kind and kind.knows(model.config) else None
 
 
 def _causal(inputs: Tensor, length: int) -> Tensor:

@@ -166,8 +166,12 @@ class FrozenLM:
         """
         if self.step_dtype == self.dtype:
             return self
+        return self._stepper
+
+    @cached_property
+    def _stepper(self) -> FrozenLM:
         lm = self._in(self.step_dtype)
-        if self.device.type == "cpu" and lm.model.config._attn_implementation not in (attention.NAME, "eager"):
+        if self.device.type == "cpu":
             lm._choose_attention()
             lm._choose_body()
         return lm
@@ -362,7 +366,12 @@ def _gains_by_bfloat16(folder: Path, place: torch.device) -> bool:
     """Whether bfloat16 costs the weights nothing, and this CPU has instructions for it (else it is slower)."""
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     bfloat16 = (stored.get("dtype") or stored.get("torch_dtype")) == "bfloat16"
-    return place.type == "cpu" and bfloat16 and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return place.type == "cpu" and bfloat16 and cpu_multiplies_bfloat16()
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 products; without them they are slower than float32's."""
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def _folder_of(name: str) -> Path:

@@ -7,6 +7,7 @@ these seldom lie along single numbers, which is all that Adam can tell apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -96,4 +97,4 @@ class Whitened:
         return share.sqrt()
 
 
-OPTIMISERS: dict[str, type[Adam] | type[Whitened]] = {"adam": Adam, "whitened": Whitened}
+OPTIMISERS: dict[str, Callable[[Tensor], Optimiser]] = {"adam": Adam, "whitened": Whitened}

@@ -23,7 +23,7 @@ import torch
 from cramdemo.bench.duel import Rival, duel
 from cramdemo.bench.ledger import Ledger, Outcome
 from cramdemo.bench.recipes import CRAMMING, PROGRESSIVE, PROGRESSIVE_NEOX_LEARNING_RATE, Recipe, run_recipe
-from cramdemo.bench.report import Asked, Tell, interval, keep_quiet, ratio_row
+from cramdemo.bench.report import Asked, Tell, interval, keep_quiet, noting, ratio_row
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.decode import greedy_prefix
@@ -91,23 +91,13 @@ def bench_capacity(asked: Asked, tell: Tell = keep_quiet) -> dict[str, Any]:
     drawn = [_drawn(load_model(name), asked) for name in asked.models]
     for name, texts in zip(asked.models, drawn, strict=True):
         lm = load_model(name)
-        note = _noter(rows, tell, {"model": lm.name})
+        note = noting(rows, tell, {"model": lm.name})
         note({"figure": "bits per byte of the bare LM on the books", "value": round(bits_per_byte(lm, asked.books), 3)})
         for num_mem, ids in texts.items():
-            note = _noter(rows, tell, {"model": lm.name, "num_mem": num_mem})
+            note = noting(rows, tell, {"model": lm.name, "num_mem": num_mem})
             sweep = Comparison(lm, ids[asked.passages :], num_mem, ledger, note)
             _compare(Comparison(lm, ids[: asked.passages], num_mem, ledger, note), sweep)
     return {"benchmark": "capacity", "models": list(asked.models), "passages": asked.passages, "rows": rows}
-
-
-def _noter(rows: list[dict[str, Any]], tell: Tell, about: dict[str, Any]) -> Tell:
-    """Keeps each row, with what it is about in front, and tells of it."""
-
-    def note(row: dict[str, Any]) -> None:
-        rows.append(about | row)
-        tell(rows[-1])
-
-    return note
 
 
 def _drawn(lm: FrozenLM, asked: Asked) -> dict[int, list[list[int]]]:

@@ -22,7 +22,7 @@ import torch
 
 from cramdemo.bench.ledger import Outcome
 from cramdemo.bench.recipes import Recipe, run_recipe, seconds_a_pass
-from cramdemo.bench.report import ratio_row
+from cramdemo.bench.report import dtype_name, ratio_row
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.models import FrozenLM
@@ -136,13 +136,9 @@ def _published(lm: FrozenLM, rival: Rival, clock: Mapping[int, float]) -> Side:
         flops=[outcome.flops for outcome in rival.outcomes],
         steps=[outcome.steps for outcome in rival.outcomes],
         seconds=[reckoned_seconds(outcome.passes_at, clock) for outcome in rival.outcomes],
-        how=f"reckoned: passes of the run side by side in {_dtype(lm.for_steps())}, times the seconds of a pass of "
-        f"the loop alone in {_dtype(lm)}: {timed} tokens",
+        how=f"reckoned: passes of the run side by side in {dtype_name(lm.for_steps().dtype)}, times the seconds of a "
+        f"pass of the loop alone in {dtype_name(lm.dtype)}: {timed} tokens",
     )
-
-
-def _dtype(lm: FrozenLM) -> str:
-    return str(lm.dtype).removeprefix("torch.")
 
 
 def _clock(lm: FrozenLM, ids: list[int], num_mem: int, recipe: Recipe) -> dict[int, float]:

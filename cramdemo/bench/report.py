@@ -65,6 +65,21 @@ class Benchmark:
     reads_corpus: bool = True
 
 
+def noting(rows: list[dict[str, Any]], tell: Tell, about: dict[str, Any] | None = None) -> Tell:
+    """What keeps each row in `rows`, with what it is about in front, and tells of it."""
+
+    def note(row: dict[str, Any]) -> None:
+        rows.append((about or {}) | row)
+        tell(rows[-1])
+
+    return note
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As in tables: float32, bfloat16, float16."""
+    return str(dtype).removeprefix("torch.")
+
+
 def keep_quiet(row: dict[str, Any]) -> None:
     """Nobody watches."""
 

@@ -27,11 +27,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cramdemo.bench.recipes import CRAMMING, run_recipe
-from cramdemo.bench.report import ROOT, Asked, Tell, keep_quiet
+from cramdemo.bench.report import ROOT, Asked, Tell, dtype_name, keep_quiet, noting
 from cramdemo.config import MAX_STEPS, CramConfig
 from cramdemo.cram import CramResult, Progress, cram, initial_vectors
 from cramdemo.errors import ConfigError, CramError
-from cramdemo.models import BUILT_IN, MODELS, FrozenLM, load_model
+from cramdemo.models import BUILT_IN, MODELS, FrozenLM, cpu_multiplies_bfloat16, load_model
 
 POSITIONS = (32, 128, 512)  # K + N - 1, which is N: K is 1
 BATCHES = (1, 8, 64)
@@ -185,11 +185,7 @@ def bench_speed(asked: Asked, tell: Tell = keep_quiet) -> dict[str, Any]:
     """
     shapes = chosen(asked.models)
     rows: list[dict[str, Any]] = []
-
-    def note(row: dict[str, Any]) -> None:
-        rows.append(row)
-        tell(row)
-
+    note = noting(rows, tell)
     machine = this_machine(note)
     for shape in shapes:
         if shape.gpu_only and machine.place.type == "cpu":
@@ -233,7 +229,7 @@ def this_machine(note: Tell) -> Machine:
         peaks[dtype] = rates[best]
         note(
             {
-                "figure": f"{_name(dtype)} matrix products, fastest, GFLOP/s",
+                "figure": f"{dtype_name(dtype)} matrix products, fastest, GFLOP/s",
                 "value": round(rates[best] / 1e9, 1),
                 "size": " x ".join(str(n) for n in best),
             }
@@ -347,8 +343,8 @@ class Sides:
             "naive_steps_per_second": round(naive, 3),
             "share_of_peak": round(self.our_flops(cell) * ours / self.machine.peaks[dtype], 3),
             "naive_share_of_peak": round(self.naive_flops(cell) * naive / self.machine.peaks[naive_dtype], 3),
-            "dtype": _name(dtype),
-            "naive_dtype": _name(naive_dtype),
+            "dtype": dtype_name(dtype),
+            "naive_dtype": dtype_name(naive_dtype),
             "solved_at_first": f"{solved} of {cell.positions}",
         }
 
@@ -481,9 +477,5 @@ def _place() -> torch.device:
 
 def _step_dtype(place: torch.device) -> torch.dtype:
     """What steps run in if weights are stored in bfloat16, as `load_model` decides it."""
-    fast = place.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16")
+    fast = place.type == "cuda" or cpu_multiplies_bfloat16()
     return torch.bfloat16 if fast else torch.float32
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

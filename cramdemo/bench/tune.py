@@ -8,7 +8,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from cramdemo.bench.report import Asked, Tell, holding_row, keep_quiet
+from cramdemo.bench.report import Asked, Tell, holding_row, keep_quiet, noting
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, run_cram
 from cramdemo.models import FrozenLM, load_model
@@ -46,11 +46,7 @@ def bench_tune(asked: Asked, tell: Tell = keep_quiet) -> dict[str, Any]:
         ModelError: there is no such model.
     """
     rows: list[dict[str, Any]] = []
-
-    def note(row: dict[str, Any]) -> None:
-        rows.append(row)
-        tell(row)
-
+    note = noting(rows, tell)
     for name in asked.models:
         lm = load_model(name)
         results: dict[Settings, list[CramResult]] = {}
