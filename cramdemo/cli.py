@@ -31,7 +31,7 @@ from cramdemo.vectors import describe, load, save
 EXIT_OK, EXIT_BAD_INPUT, EXIT_NOT_LOSSLESS = 0, 2, 3
 SUFFIX = ".safetensors"
 CRAM_SETTINGS = (  # that `cram` has an option for
-    *("num_mem", "steps", "seconds", "learning_rate", "margin", "temperature", "optimizer"),
+    *("preset", "num_mem", "steps", "seconds", "learning_rate", "margin", "temperature", "boost", "optimizer"),
     *("init", "precision", "seed"),
 )
 FIGURES = {"capacity": capacity_figure}  # of benchmarks that have one
@@ -77,13 +77,17 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=BUILT_IN, help=f"name from `models`, or a folder (default {BUILT_IN})")
     memory_help = f"memory tokens, 1 to {MAX_NUM_MEM} (default {default.num_mem})"
     parser.add_argument("--num-mem", type=int, metavar="K", help=memory_help)
+    preset_help = "fast: soonest lossless; most: as many tokens as the vectors can hold, in its time (default fast)"
+    parser.add_argument("--preset", metavar="P", help=preset_help)
     parser.add_argument("--steps", type=int, metavar="N", help=f"most optimiser steps (default {default.steps})")
     parser.add_argument("--seconds", type=float, metavar="S", help="time budget (default none)")
     parser.add_argument("--learning-rate", type=float, metavar="LR", help="peak step size (default: the model's)")
     parser.add_argument("--margin", type=float, metavar="M", help="logit margin to reach (default: the model's)")
     temperature_help = "of the loss; below 1 the tokens still wrong weigh more (default: the model's)"
     parser.add_argument("--temperature", type=float, metavar="T", help=temperature_help)
-    optimizer_help = f"{', '.join(OPTIMIZERS)} (default {default.optimizer})"
+    boost_help = "how fast tokens that are still wrong gain weight, 0 to 1 (default: the model's)"
+    parser.add_argument("--boost", type=float, metavar="B", help=boost_help)
+    optimizer_help = f"{' or '.join(OPTIMIZERS)} (default: the model's)"
     parser.add_argument("--optimizer", metavar="O", help=optimizer_help)
     parser.add_argument("--init", metavar="INIT", help=f"encoder, embedding or auto (default {default.init})")
     parser.add_argument("--precision", metavar="P", help=f"dtype of the model (default {default.precision})")

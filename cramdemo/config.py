@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cramdemo.errors import ConfigError
@@ -20,18 +21,31 @@ MAX_SECONDS = 86_400.0
 MAX_SEED = 2**31 - 1
 INITS = ("auto", "encoder", "embedding")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-OPTIMIZERS = ("auto", "adam", "whitened")
+OPTIMIZERS = ("adam", "whitened")
+PRESETS = ("fast", "most")
+
+
+def _most_tokens() -> dict[str, Any]:
+    return {"steps": 4000, "margin": 0.3, "optimizer": "whitened", "init": "embedding"}
 
 
 @dataclass(frozen=True)
 class CramDefaults:
-    """What suits a model: the settings that `CramConfig` takes from its table entry where it says None."""
+    """What suits a model: the settings that `CramConfig` takes from its table entry where it says None.
+
+    They are those of the preset "fast", which is soonest lossless where a text is well within what the vectors hold.
+
+    Attributes:
+        most: settings that the preset "most" changes, which holds the most tokens and takes its time.
+    """
 
     learning_rate: float = 0.1
     growth: int = 16
     temperature: float = 1.0
     margin: float = 1.0
     optimizer: str = "adam"
+    boost: float = 0.02
+    most: Mapping[str, Any] = field(default_factory=_most_tokens)
 
 
 class ModelDefaults(Protocol):
@@ -54,8 +68,10 @@ class CramConfig:
         margin: logit margin trained for and asked of every token before the run ends as solved. Progressive
             cramming (ICML 2026) found 0.5 to 2 to bring greedy decoding from 70 % to 91 to 100 %.
         temperature: the loss divides the logits by it (progressive cramming, T = 0.25); 1 is plain cross-entropy.
-        optimizer: "adam"; "whitened", which also straightens out directions that are no single number's
-            (`optimiser.Whitened`); or "auto", which is Adam from an encoder's vectors and else the model's own.
+        boost: rate at which tokens that miss the margin gain weight in the loss, by step (`objective.boosted`);
+            0 weighs all alike; None takes the model's table entry too.
+        optimizer: "adam"; or "whitened", which also straightens out directions that are no single number's
+            (`optimiser.Whitened`); None takes the model's table entry too.
         growth: tokens added to the trained prefix each time it is solved; 0 trains the whole text at once; None takes
             the model's table entry too.
         warmup_steps: linear warm-up of the learning rate; a cosine decay over `steps` follows.
@@ -75,7 +91,8 @@ class CramConfig:
     learning_rate: float | None = None
     margin: float | None = None
     temperature: float | None = None
-    optimizer: str = "auto"
+    boost: float | None = None
+    optimizer: str | None = None
     growth: int | None = None
     warmup_steps: int = 10
     restarts: int = 1
@@ -93,6 +110,8 @@ class CramConfig:
             _check_number("margin", self.margin, 0.0, 100.0)
         if self.temperature is not None:
             _check_number("temperature", self.temperature, 0.01, 100.0)
+        if self.boost is not None:
+            _check_number("boost", self.boost, 0.0, 1.0)
         if self.growth is not None:
             _check_whole("growth", self.growth, 0, 1_000_000)
         if self.learning_rate is not None:
@@ -100,21 +119,27 @@ class CramConfig:
         if self.seconds is not None:
             _check_number("seconds", self.seconds, 0.1, MAX_SECONDS)
         _check_choice("init", self.init, INITS)
-        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        if self.optimizer is not None:
+            _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("precision", self.precision, PRECISIONS)
 
     @classmethod
-    def for_model(cls, entry: ModelDefaults, **given: Any) -> CramConfig:
+    def for_model(cls, entry: ModelDefaults, *, preset: str | None = None, **given: Any) -> CramConfig:
         """A config with what is not given (or given as None) taken from the model's table entry.
+
+        Args:
+            preset: "fast" (also where None), or "most" for as many tokens as possible; what is given goes before it.
 
         Raises:
             ConfigError: a value is out of its range, or a setting has no such name.
         """
+        _check_choice("preset", preset or "fast", PRESETS)
         names = {f.name for f in dataclasses.fields(cls)}
         for name in given:
             if name not in names:
                 raise ConfigError(f"There is no setting {name!r}. Choose from {', '.join(sorted(names))}.")
-        return cls(**{name: value for name, value in given.items() if value is not None}).filled(entry)
+        changed = entry.defaults.most if preset == "most" else {}
+        return cls(**{**changed, **{name: value for name, value in given.items() if value is not None}}).filled(entry)
 
     def filled(self, entry: ModelDefaults) -> CramConfig:
         """The same config with every setting that is None for "the model's own" taken from the model's entry."""
@@ -122,7 +147,7 @@ class CramConfig:
         return dataclasses.replace(self, **{name: own[name] for name in _MODEL_S_OWN if getattr(self, name) is None})
 
 
-_MODEL_S_OWN = ("learning_rate", "growth", "temperature", "margin")
+_MODEL_S_OWN = ("learning_rate", "growth", "temperature", "margin", "boost", "optimizer")
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:

@@ -31,6 +31,7 @@ from cramdemo.metrics import (
     token_gain,
 )
 from cramdemo.models import FrozenLM
+from cramdemo.objective import boosted
 from cramdemo.optimiser import OPTIMISERS
 from cramdemo.step import Scored, score
 from cramdemo.vectors import MemVectors, token_digest
@@ -273,13 +274,6 @@ def _from_encoder(lm: FrozenLM, config: CramConfig) -> bool:
     return config.init == "encoder" or (config.init == "auto" and lm.encoder is not None)
 
 
-def _optimizer_name(lm: FrozenLM, config: CramConfig) -> str:
-    """Adam from an encoder's vectors, which are far larger than draws and need but small changes."""
-    if config.optimizer != "auto":
-        return config.optimizer
-    return "adam" if _from_encoder(lm, config) else lm.defaults.optimizer
-
-
 def _marks(correct: Tensor) -> str:
     return "".join("1" if c else "0" for c in correct.tolist())
 
@@ -316,19 +310,20 @@ class _Run:
 
     def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig) -> None:
         assert config.learning_rate is not None and config.growth is not None
-        assert config.margin is not None and config.temperature is not None
-        self.growth, self.temperature = config.growth, config.temperature
+        assert config.margin is not None and config.temperature is not None and config.boost is not None
+        assert config.optimizer is not None
+        self.growth, self.temperature, self.boost = config.growth, config.temperature, config.boost
         self.lm, self.config, self.token_ids = lm, config, token_ids
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         self.mem = initial_vectors(lm, self.ids, config)  # (R, K, d)
-        self.optimizer_name = _optimizer_name(lm, config)
-        self.optimiser = OPTIMISERS[self.optimizer_name](self.mem)
+        self.optimiser = OPTIMISERS[config.optimizer](self.mem)
         self.best = self.mem[0].clone()  # (K, d)
         self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=lm.device)
         self.best_counts = torch.zeros(2, dtype=torch.int64, device=lm.device)  # prefix, total
         self.done = torch.zeros((), dtype=torch.bool, device=lm.device)
         self.margin = config.margin
+        self.weights = torch.ones(config.restarts, len(token_ids), device=lm.device)  # of tokens in the loss
         self.wanted: Tensor | None = None  # (P,), int64: tokens that the next step predicts; None for all
         self.seen: tuple[Tensor, Tensor] | None = None  # nats and margins, (R, n), each token's as last predicted
         self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
@@ -366,13 +361,24 @@ class _Run:
     def _score_and_update(self) -> _Scores:
         """One step."""
         ids = self.ids[:, : self.trained].expand(self.config.restarts, -1)  # (R, n)
-        found = score(self.stepper, self.mem, ids, temperature=self.temperature, margin=self.margin, wanted=self.wanted)
+        weights = self.weights[:, : self.trained] if self.boost else None
+        found = score(
+            self.stepper,
+            self.mem,
+            ids,
+            temperature=self.temperature,
+            margin=self.margin,
+            weights=weights,
+            wanted=self.wanted,
+        )
         nats, token_margins = self._all_seen(found)
         scores = _Scores.of_leader(token_margins, nats.mean(-1), self.margin)
         if self.wanted is None:  # what was last seen some steps ago proves nothing
             self._keep_best(scores)
             if self.trained == len(self.token_ids):
                 self.done |= scores.solved
+        if weights is not None:
+            self.weights[:, : self.trained] = boosted(weights, token_margins, margin=self.margin, rate=self.boost)
         predicted = found.nats.shape[1]
         self._update(found.gradient * (predicted / self.trained))  # of the mean over all tokens trained
         step = self.lm.flops.step(self.config.num_mem + self.trained - 1, predicted)
@@ -497,7 +503,7 @@ class _Run:
             num_tokens=len(self.token_ids),
             token_sha256=token_digest(self.token_ids),
             dtype_trained=str(self.stepper.dtype).removeprefix("torch."),
-            config={**dataclasses.asdict(self.config), "optimizer": self.optimizer_name, "steps_done": self.step},
+            config={**dataclasses.asdict(self.config), "steps_done": self.step},
             created_with=f"cramdemo {__version__}",
         )
 

@@ -85,14 +85,16 @@ MODELS = {
             hidden_size=640,
             vocab_size=4096,
             context=1024,
-            defaults=CramDefaults(growth=0, margin=0.5, optimizer="whitened"),
+            defaults=CramDefaults(learning_rate=0.3, growth=0, margin=0.5, optimizer="whitened"),
             licence="MIT",
             note="Built in, works on any CPU. Trained to read memory vectors, as large models do untrained.",
         ),
     )
 }
 FAMILY_DEFAULTS = {  # of models that are not in the table, by their `model_type`; `bench tune` measures the choices
-    "gpt_neox": CramDefaults(learning_rate=1.0, temperature=0.25, margin=0.3),
+    "gpt_neox": CramDefaults(
+        learning_rate=1.0, temperature=0.25, margin=0.1, boost=0.05, most={"steps": 4000, "init": "embedding"}
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The loss that the [mem] vectors are trained on: cross-entropy with a temperature, and a logit margin.
+"""The loss that the [mem] vectors are trained on: cross-entropy with a temperature, a logit margin, weights of tokens.
 
 Two forms of the same loss: `cram_loss` over logits, which autograd differentiates, and `head_loss` over the hidden
 states in front of a linear head, which works out its own gradient block by block and never holds more than a block
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOGIT_BYTES = 64 * 2**20  # of logits held at once, in the head's dtype
+MOST_WEIGHT = 20.0  # of a token in the loss, and its inverse the least, where the mean is 1
 
 
 class HeadLoss(NamedTuple):
@@ -32,9 +33,15 @@ class HeadLoss(NamedTuple):
 
 
 def cram_loss(
-    logits: Tensor, token_ids: Tensor, token_margins: Tensor, *, temperature: float, margin: float
+    logits: Tensor,
+    token_ids: Tensor,
+    token_margins: Tensor,
+    *,
+    temperature: float,
+    margin: float,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean over tokens of T * cross-entropy(logits / T), plus the shortfall from the margin.
+    """Weighted mean over tokens of T * cross-entropy(logits / T), plus the shortfall from the margin.
 
     The temperature is progressive cramming's (ICML 2026); below 1 it spends the gradient on tokens that are
     still wrong. The hinge keeps pushing a token that is right by less than the margin.
@@ -45,6 +52,7 @@ def cram_loss(
         token_margins: (B, N), float32, differentiable (`metrics.margins`).
         temperature: T, above 0.
         margin: logit margin below which a token is still pushed.
+        weights: (B, N), float32, of each token, 1 in the mean (`boosted`); None for 1 each.
 
     Returns:
         The loss (B,), float32, nats a token; and the plain cross-entropy of each token (B, N), nats, without gradient.
@@ -52,7 +60,26 @@ def cram_loss(
     nats = _cross_entropy(logits / temperature, token_ids) * temperature
     plain = nats if temperature == 1 else _cross_entropy(logits.detach(), token_ids)
     hinge = F.relu(margin - token_margins)
-    return (nats + hinge).mean(-1), plain.detach()
+    return ((nats + hinge) * (1 if weights is None else weights)).mean(-1), plain.detach()
+
+
+def boosted(weights: Tensor, token_margins: Tensor, *, margin: float, rate: float) -> Tensor:
+    """Weights of tokens for the next step: more for those that miss the margin, less for those beyond it.
+
+    A text is lossless only if its worst token is right, so that what is sought is the largest smallest margin, not
+    the least mean loss. Multiplicative weights (Freund and Schapire 1997) are the tokens' side of that game.
+
+    Args:
+        weights: (B, N), float32, of this step. token_margins: (B, N), float32.
+        rate: of the logarithm's change a step, for a token that is a logit or more away from the margin.
+
+    Returns:
+        (B, N), float32, with a mean of 1 for each text.
+    """
+    short = (margin - token_margins).clamp(-1, 1)
+    weights = weights * (rate * short).exp()
+    weights = (weights / weights.mean(-1, keepdim=True)).clamp(1 / MOST_WEIGHT, MOST_WEIGHT)
+    return weights / weights.mean(-1, keepdim=True)
 
 
 def _cross_entropy(logits: Tensor, token_ids: Tensor) -> Tensor:
@@ -61,7 +88,14 @@ def _cross_entropy(logits: Tensor, token_ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def head_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, token_ids: Tensor, *, temperature: float, margin: float
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    token_ids: Tensor,
+    *,
+    temperature: float,
+    margin: float,
+    weights: Tensor | None = None,
 ) -> HeadLoss:
     """`cram_loss` behind a linear head, with its gradient by the hidden states, in blocks of bounded size.
 
@@ -71,6 +105,7 @@ def head_loss(
         token_ids: (B, N), int64.
         temperature: T, above 0.
         margin: logit margin below which a token is still pushed.
+        weights: (B, N), float32, of each token; None for 1 each.
     """
     rows, ids = hidden.flatten(0, 1), token_ids.flatten()  # (B * N, d), (B * N,)
     nats = torch.empty(len(ids), device=hidden.device)
@@ -82,6 +117,8 @@ def head_loss(
         nats[part], token_margins[part] = _gradient_in_place(logits, ids[part], temperature, margin)
         torch.mm(logits, weight, out=gradient[part])
     gradient /= token_ids.shape[1]  # the mean over a text's tokens
+    if weights is not None:
+        gradient *= weights.reshape(-1, 1)
     return HeadLoss(nats.view_as(token_ids), token_margins.view_as(token_ids), gradient.view_as(hidden))
 
 

@@ -17,8 +17,9 @@ ADAM_BETAS = (0.9, 0.95)
 ADAM_EPS = 1e-8
 WINDOW = 64  # gradients remembered; by then their weight has fallen to 4 %
 WINDOW_DECAY = 0.95
+MOMENTUM = 0.8  # of the whitened update, whose steps are large
 DAMPING = 1e-3  # of the largest eigenvalue
-WHITENED_SCALE = 2.0  # so that one learning rate serves both
+WHITENED_SCALE = 5.0  # so that one learning rate serves both
 
 
 class Optimiser(Protocol):
@@ -68,8 +69,8 @@ class Whitened:
         """(R, K, d), float32 -> the same."""
         flat = gradient.flatten(1)  # (R, K d)
         self._remember(flat)
-        self._mean.lerp_(flat, 1 - ADAM_BETAS[0])
-        mean = self._mean / (1 - ADAM_BETAS[0] ** self._count)
+        self._mean.lerp_(flat, 1 - MOMENTUM)
+        mean = self._mean / (1 - MOMENTUM**self._count)
         weights = self._weights()
         values, vectors = torch.linalg.eigh((self._products * weights[:, None] * weights).nan_to_num())
         values = values.clamp(min=0)

@@ -90,6 +90,24 @@ def test_a_run_out_of_steps_exits_3_and_still_writes_the_file(
     assert "not the original text" in capsys.readouterr().err
 
 
+def test_a_preset_reaches_the_run_and_settings_given_go_before_it(tmp_path: Path) -> None:
+    text, out = tmp_path / "t.txt", tmp_path / "v.safetensors"
+    text.write_text("Hi there")
+    main(["cram", str(text), "-o", str(out), "--preset", "most", "--steps", "1"])
+    most = MODELS["cram-mini"].defaults.most
+    config = load(out).config
+    assert (config["steps"], config["margin"], config["init"]) == (1, most["margin"], most["init"])
+
+
+def test_an_unknown_preset_is_refused_with_what_to_choose_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "t.txt"
+    text.write_text("Hi")
+    assert main(["cram", str(text), "--preset", "best"]) == 2
+    assert "choose from fast, most" in capsys.readouterr().err
+
+
 def test_without_output_the_file_is_named_after_the_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,8 +20,10 @@ from cramdemo.config import (
     MAX_SECONDS,
     MAX_SEED,
     MAX_STEPS,
+    PRESETS,
     CramDefaults,
 )
+from cramdemo.models import FAMILY_DEFAULTS, MODELS
 
 REFUSED: list[tuple[str, Any]] = [
     ("num_mem", 0),
@@ -50,6 +52,10 @@ REFUSED: list[tuple[str, Any]] = [
     ("temperature", 101),
     ("temperature", math.inf),
     ("temperature", "hot"),
+    ("boost", -0.01),
+    ("boost", 1.5),
+    ("boost", math.nan),
+    ("boost", True),
     ("learning_rate", 0),
     ("learning_rate", -1.0),
     ("learning_rate", 101),
@@ -76,6 +82,9 @@ ALLOWED: list[tuple[str, Any]] = [
     ("seed", MAX_SEED),
     ("margin", 0),
     ("temperature", 0.25),
+    ("boost", 0),
+    ("boost", 1),
+    ("boost", None),
     ("learning_rate", None),
     ("seconds", None),
     ("seconds", 0.1),
@@ -109,18 +118,50 @@ def test_a_config_cannot_be_changed(name: str) -> None:
         setattr(CramConfig(), name, 1)
 
 
-ENTRY = SimpleNamespace(defaults=CramDefaults(learning_rate=0.37, growth=5, temperature=0.5, margin=0.7))
+ENTRY = SimpleNamespace(
+    defaults=CramDefaults(
+        learning_rate=0.37,
+        growth=5,
+        temperature=0.5,
+        margin=0.7,
+        boost=0.3,
+        optimizer="whitened",
+        most={"steps": 77, "margin": 0.2},
+    )
+)
 
 
 def test_for_model_fills_only_what_is_not_given() -> None:
     own = CramConfig.for_model(ENTRY)
-    assert (own.learning_rate, own.growth, own.temperature, own.margin) == (0.37, 5, 0.5, 0.7)
-    assert own.optimizer == "auto"  # it depends on where a run begins
+    assert (own.learning_rate, own.growth, own.temperature, own.margin, own.boost) == (0.37, 5, 0.5, 0.7, 0.3)
+    assert own.optimizer == "whitened"
     assert CramConfig.for_model(ENTRY, learning_rate=None, steps=None) == own
     given = CramConfig.for_model(ENTRY, learning_rate=0.5, growth=0, num_mem=3, margin=0.0)
     assert (given.learning_rate, given.growth, given.num_mem, given.margin) == (0.5, 0, 3, 0.0)
     filled = CramConfig(seed=4, growth=0, temperature=1.0).filled(ENTRY)
-    assert filled == CramConfig(seed=4, growth=0, learning_rate=0.37, temperature=1.0, margin=0.7)
+    settings = {"learning_rate": 0.37, "temperature": 1.0, "margin": 0.7, "boost": 0.3, "optimizer": "whitened"}
+    assert filled == CramConfig(seed=4, growth=0, **settings)
+
+
+def test_a_preset_goes_before_the_model_s_defaults_and_what_is_given_before_it() -> None:
+    fast, most = (CramConfig.for_model(ENTRY, preset=preset) for preset in PRESETS)
+    assert fast == CramConfig.for_model(ENTRY) == CramConfig.for_model(ENTRY, preset=None)
+    assert most == dataclasses.replace(fast, steps=77, margin=0.2)
+    given = CramConfig.for_model(ENTRY, preset="most", margin=0.9, steps=None)
+    assert (given.steps, given.margin) == (77, 0.9)
+
+
+def test_an_unknown_preset_is_refused_with_what_to_choose_from() -> None:
+    with pytest.raises(ConfigError, match=r"^preset is 'best'; choose from fast, most\.$"):
+        CramConfig.for_model(ENTRY, preset="best")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_of_every_known_model_are_valid_settings(preset: str) -> None:
+    every = [entry.defaults for entry in MODELS.values()] + [CramDefaults(), *FAMILY_DEFAULTS.values()]
+    configs = [CramConfig.for_model(SimpleNamespace(defaults=defaults), preset=preset) for defaults in every]
+    assert all(config.boost and config.learning_rate and config.margin for config in configs)
+    assert {config.steps for config in configs} == {{"fast": 2000, "most": 4000}[preset]}
 
 
 def test_for_model_refuses_an_unknown_setting_by_name() -> None:

@@ -36,6 +36,7 @@ from cramdemo import (
 )
 from cramdemo.cram import initial_vectors
 from cramdemo.metrics import cross_entropy_bits, margins, solved_prefix
+from cramdemo.objective import boosted
 from cramdemo.optimiser import ADAM_BETAS, ADAM_EPS, OPTIMISERS
 from cramdemo.vectors import from_bytes, to_bytes
 
@@ -247,7 +248,7 @@ def test_flops_are_those_of_encoder_steps_and_decoding(
     config = CramConfig(num_mem=2, steps=2, learning_rate=1e-6, growth=0, **settings)
     result = run_cram(built_in, ids, config)
     count, judged = built_in.flops, min(result.verification.correct_prefix + 1, len(ids))
-    update = OPTIMISERS["adam" if encoded else "whitened"](torch.zeros(1, 2, built_in.hidden_size)).flops
+    update = OPTIMISERS[built_in.defaults.optimizer](torch.zeros(1, 2, built_in.hidden_size)).flops
     a_step = count.step(2 + len(ids) - 1, len(ids)) + update
     steps = 3 * settings.get("restarts", 1) * a_step  # the last is scored as well
     decoding = count.forward(2 + judged - 1, judged)
@@ -456,14 +457,17 @@ def _naive(lm: FrozenLM, ids: list[int], config: CramConfig, updates: int) -> tu
     mem = initial_vectors(lm, text, config).clone().requires_grad_(True)
     optimizer = torch.optim.Adam([mem], lr=config.learning_rate or 0, betas=ADAM_BETAS, eps=ADAM_EPS)
     embeds = lm.model.get_input_embeddings().weight[text]
-    bits, seen = [], []
+    bits, seen, weights = [], [], torch.ones(len(ids))
     for _ in range(updates + 1):
         logits = lm.model(inputs_embeds=torch.cat([mem, embeds], dim=1)).logits[0, config.num_mem - 1 : -1]
         right = logits[torch.arange(len(ids)), text[0]]
         rival = torch.where(F.one_hot(text[0], lm.vocab_size).bool(), -math.inf, logits).amax(-1)
         temperature, margin = config.temperature or 0, config.margin or 0
-        nats = F.cross_entropy(logits / temperature, text[0]) * temperature
-        loss = nats + F.relu(margin - (right - rival)).mean()
+        nats = F.cross_entropy(logits / temperature, text[0], reduction="none") * temperature
+        short = F.relu(margin - (right - rival))
+        loss = (weights * (nats + short)).mean()
+        if config.boost:
+            weights = boosted(weights[None], (right - rival).detach()[None], margin=margin, rate=config.boost)[0]
         bits.append(float(F.cross_entropy(logits.detach(), text[0])) / math.log(2))
         seen.append(mem.detach()[0].clone())
         optimizer.zero_grad()
@@ -472,7 +476,9 @@ def _naive(lm: FrozenLM, ids: list[int], config: CramConfig, updates: int) -> tu
     return bits, seen
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_mem": 3, "temperature": 0.5, "margin": 2.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"boost": 0.0}, {"num_mem": 3, "temperature": 0.5, "margin": 2.0}, {"boost": 0.2}], ids=str
+)
 @pytest.mark.usefixtures("every_step")
 def test_the_engine_agrees_with_a_naive_loop_around_torch_s_adam(tiny_lm: FrozenLM, settings: dict[str, Any]) -> None:
     """Without warm-up, and so early in its budget that the schedule has not begun to fall."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cramdemo.metrics import margins
-from cramdemo.objective import cram_loss
+from cramdemo.objective import MOST_WEIGHT, boosted, cram_loss
 
 
 def _loss(logits: Tensor, ids: Tensor, *, temperature: float = 1.0, margin: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -107,3 +107,52 @@ def test_texts_of_a_batch_have_losses_of_their_own(solved: tuple[Tensor, Tensor]
     both = _loss(logits, ids, temperature=0.5, margin=3.0)[0]
     alone = torch.cat([_loss(logits[i : i + 1], ids[i : i + 1], temperature=0.5, margin=3.0)[0] for i in (0, 1)])
     torch.testing.assert_close(both, alone)
+
+
+def test_weights_share_out_the_mean_over_tokens(solved: tuple[Tensor, Tensor]) -> None:
+    logits, ids = solved
+    leaf = logits.clone().requires_grad_(True)
+    weights = torch.tensor([[1.0, 0, 2, 0.5, 1.5], [1, 1, 1, 1, 1]])
+    loss, nats = cram_loss(leaf, ids, margins(leaf, ids), temperature=0.5, margin=3.0, weights=weights)
+    (found,) = torch.autograd.grad(loss.sum(), leaf)
+    torch.testing.assert_close(found, weights[..., None] * _gradient(logits, ids, temperature=0.5, margin=3.0))
+    torch.testing.assert_close(nats.mean(-1), _loss(logits, ids)[1])  # what is reported knows no weights
+
+
+# ---- weights of tokens
+
+
+def test_tokens_short_of_the_margin_gain_weight_and_those_beyond_it_lose_it() -> None:
+    token_margins = torch.tensor([[-3.0, -0.5, 0.3, 0.5, 4.0]])
+    weights = boosted(torch.ones(1, 5), token_margins, margin=0.3, rate=0.1)
+    expected = torch.exp(0.1 * torch.tensor([[1.0, 0.8, 0.0, -0.2, -1.0]]))  # a logit or more away is all the same
+    torch.testing.assert_close(weights, expected / expected.mean())
+
+
+def test_each_text_s_weights_have_a_mean_of_one_and_are_its_own() -> None:
+    token_margins = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+    weights = torch.ones(3, 7)
+    for _ in range(30):
+        weights = boosted(weights, token_margins, margin=0.3, rate=0.1)
+    torch.testing.assert_close(weights.mean(-1), torch.ones(3))
+    alone = torch.ones(1, 7)
+    for _ in range(30):
+        alone = boosted(alone, token_margins[1:2], margin=0.3, rate=0.1)
+    torch.testing.assert_close(weights[1:2], alone)
+
+
+def test_weights_stay_within_bounds_however_long_a_token_is_wrong() -> None:
+    token_margins = torch.tensor([[-2.0] + 99 * [2.0]])
+    weights = torch.ones(1, 100)
+    for _ in range(2000):
+        weights = boosted(weights, token_margins, margin=0.3, rate=0.1)
+    assert float(weights.max() / weights.min()) <= MOST_WEIGHT**2 * 1.001
+    assert float(weights[0, 0]) > 10
+    for _ in range(100):  # and a token that comes right again is not held up by its past
+        weights = boosted(weights, -token_margins, margin=0.3, rate=0.1)
+    assert float(weights[0, 0]) < 1
+
+
+def test_a_rate_of_zero_leaves_the_weights_alone() -> None:
+    weights = torch.tensor([[0.5, 1.5]])
+    torch.testing.assert_close(boosted(weights, torch.tensor([[-9.0, 9.0]]), margin=0.3, rate=0.0), weights)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cramdemo import optimiser
-from cramdemo.optimiser import ADAM_BETAS, OPTIMISERS, WHITENED_SCALE, Adam, Whitened
+from cramdemo.optimiser import MOMENTUM, OPTIMISERS, WHITENED_SCALE, Adam, Whitened
 
 
 def _gradients(steps: int, rows: int = 2, num_mem: int = 2, width: int = 6) -> list[Tensor]:
@@ -21,8 +21,8 @@ def _by_the_big_matrix(gradients: list[Tensor], window: int) -> Tensor:
     flat = torch.stack([g.flatten(1) for g in gradients]).double()  # (T, R, K d)
     mean = torch.zeros_like(flat[0])
     for gradient in flat:
-        mean = ADAM_BETAS[0] * mean + (1 - ADAM_BETAS[0]) * gradient
-    mean /= 1 - ADAM_BETAS[0] ** len(flat)
+        mean = MOMENTUM * mean + (1 - MOMENTUM) * gradient
+    mean /= 1 - MOMENTUM ** len(flat)
     decay = optimiser.WINDOW_DECAY
     weights = (1 - decay) * decay ** torch.arange(len(flat) - 1, -1, -1).double() / (1 - decay ** len(flat))
     weights[: max(0, len(flat) - window)] = 0

@@ -63,21 +63,26 @@ def _expected(lm: FrozenLM, mem: Tensor, ids: Tensor, margin: float, temperature
     return plain.detach(), margins.detach(), torch.stack(gradients)  # (R, N), (R, N), (N, R, K, d)
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
 @pytest.mark.parametrize("wanted", [None, [0, 3, 8], [5]], ids=str)
 @pytest.mark.parametrize("settings", [(0.0, 1.0), (0.3, 1.0), (0.3, 0.5)], ids=str)
 @pytest.mark.parametrize("config", CONFIGS, ids=KINDS)
 def test_it_agrees_with_whole_logits_and_autograd(
-    tiny_lm: FrozenLM, config: PretrainedConfig, settings: tuple[float, float], wanted: list[int] | None
+    tiny_lm: FrozenLM, config: PretrainedConfig, settings: tuple[float, float], wanted: list[int] | None, weighted: bool
 ) -> None:
     lm, (margin, temperature) = _lm(config, tiny_lm), settings
     mem, ids = _inputs(lm)
     nats, margins, gradients = _expected(lm, mem, ids, margin, temperature)
     chosen = list(range(9)) if wanted is None else wanted
     kept = None if wanted is None else torch.tensor(wanted)
-    found = score(lm, mem, ids, temperature=temperature, margin=margin, wanted=kept)
+    weights = torch.rand(2, 9, generator=torch.Generator().manual_seed(2)) if weighted else torch.ones(2, 9)
+    found = score(
+        lm, mem, ids, temperature=temperature, margin=margin, weights=weights if weighted else None, wanted=kept
+    )
     torch.testing.assert_close(found.nats, nats[:, chosen], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.margins, margins[:, chosen], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.gradient, gradients[chosen].mean(0), rtol=1e-3, atol=1e-6)
+    weighed = weights.T[:, :, None, None] * gradients  # (N, R, K, d)
+    torch.testing.assert_close(found.gradient, weighed[chosen].mean(0), rtol=1e-3, atol=1e-6)
 
 
 def test_a_model_that_bends_its_logits_takes_the_long_way(tiny_lm: FrozenLM) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from cramdemo.bench.ledger import Outcome
+from cramdemo.bench.proof import Proof
 from cramdemo.bench.recipes import Recipe, run_recipe, seconds_a_pass
 from cramdemo.bench.report import dtype_name, ratio_row
 from cramdemo.config import CramConfig
@@ -73,18 +74,21 @@ class Side:
         return len(self.lossless) - sum(self.lossless)
 
 
-def duel(lm: FrozenLM, texts: list[list[int]], num_mem: int, rivals: Sequence[Rival]) -> Iterator[dict[str, Any]]:
+def duel(
+    lm: FrozenLM, texts: list[list[int]], num_mem: int, rivals: Sequence[Rival], proof: Proof | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows of ours and the rivals on the same texts, then ratios, then the check of the first rival's seconds.
 
     Args:
         texts: ids of B texts of one length.
         rivals: with outcomes of these texts.
+        proof: is given our results, if there is one.
     """
-    ours = _ours(lm, texts, "ours", CramConfig.for_model(lm, num_mem=num_mem, init="embedding"))
+    ours = _ours(lm, texts, "ours", CramConfig.for_model(lm, num_mem=num_mem, init="embedding"), proof)
     yield side_row(ours, len(texts[0]))
     if lm.encoder is not None:
         config = CramConfig.for_model(lm, num_mem=num_mem, init="encoder")
-        yield side_row(_ours(lm, texts, "ours, from the encoder", config), len(texts[0]))
+        yield side_row(_ours(lm, texts, "ours, from the encoder", config, proof), len(texts[0]))
     clocks = [_clock(lm, texts[0], num_mem, rival.recipe) for rival in rivals]
     for rival, clock in zip(rivals, clocks, strict=True):
         side = _published(lm, rival, clock)
@@ -115,9 +119,11 @@ def _ratio_rows(rival: Rival, side: Side, ours: Side, num_tokens: int) -> Iterat
     yield ratio_row(seconds, side.seconds, ours.seconds) | bounds | {"how": side.how}
 
 
-def _ours(lm: FrozenLM, texts: list[list[int]], name: str, config: CramConfig) -> Side:
+def _ours(lm: FrozenLM, texts: list[list[int]], name: str, config: CramConfig, proof: Proof | None) -> Side:
     run_cram(lm, texts[0], dataclasses.replace(config, steps=WARM_STEPS))
     results = [run_cram(lm, ids, config) for ids in texts]
+    if proof:
+        proof.keep(results, [lm.detokenize(ids) for ids in texts])
     return Side(
         name,
         lossless=[result.lossless for result in results],

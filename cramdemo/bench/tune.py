@@ -28,12 +28,15 @@ GRID: tuple[dict[str, Any], ...] = (
     {"temperature": 0.25},
     {"growth": 0},
     {"growth": 16},
+    {"boost": 0.0},
+    {"boost": 0.02},
+    {"boost": 0.05},
     {"margin": 0.5},
     {"margin": 2.0},
     {"optimizer": "adam"},
     {"optimizer": "whitened"},
 )
-TUNED = ("optimizer", "learning_rate", "temperature", "growth", "margin")
+TUNED = ("optimizer", "learning_rate", "temperature", "boost", "growth", "margin")
 
 Settings = tuple[tuple[str, Any], ...]  # name and value of each in TUNED
 
@@ -109,7 +112,7 @@ def configs(lm: FrozenLM, num_mem: int) -> list[CramConfig]:
     """The grid's settings in its order, each once."""
     found = []
     for changes in GRID:
-        given = {"optimizer": lm.defaults.optimizer, **changes}
+        given = dict(changes)
         if TIMES_DEFAULT in given:
             given["learning_rate"] = lm.defaults.learning_rate * given.pop(TIMES_DEFAULT)
         found.append(CramConfig.for_model(lm, num_mem=num_mem, steps=TUNE_STEPS, init="embedding", **given))

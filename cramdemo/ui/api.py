@@ -28,27 +28,29 @@ PERIOD_SECONDS = 0.25  # a program has no eyes: fewer reports leave more of two 
 def compress(  # noqa: PLR0917  # programs may pass them by place
     text: str,
     num_mem: int = 1,
-    steps: int = 2000,
+    steps: int = 0,
     seconds: float = 0,
-    margin: float = 0.5,
+    margin: float = 0,
     seed: int = 0,
     model: str = BUILT_IN,
+    preset: str = "fast",
 ) -> Iterator[tuple[dict[str, Any], gr.FileData | None]]:
     """Cram a text into the input vectors of a frozen language model and verify them by decoding.
 
     Args:
         text: the text to compress.
         num_mem: K, the number of memory tokens.
-        steps: most optimiser steps.
+        steps: most optimiser steps; 0 is what the preset has.
         seconds: time budget in seconds; 0 is none.
-        margin: logit margin to reach before the run ends as solved.
+        margin: logit margin to reach before the run ends as solved; 0 is what the preset has.
         seed: of the initial vectors.
         model: name of the model, as in the page's picker.
+        preset: fast is soonest lossless; most holds as many tokens as possible, and takes its time.
     """
     stop = threading.Event()
     try:
         check_characters(text)
-        config = config_of(model, num_mem, steps, seconds, margin=margin, seed=seed)
+        config = config_of(model, num_mem, preset, steps or None, seconds, margin=margin or None, seed=seed)
         for state in WORKER.stream(lambda: run_live(text, model, config, stop), stop, PERIOD_SECONDS):
             if state.result is None:
                 yield progress_dict(state), None

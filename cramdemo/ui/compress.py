@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from cramdemo.config import INITS, MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, CramConfig
+from cramdemo.config import INITS, MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, PRESETS, CramConfig
 from cramdemo.cram import check_length
 from cramdemo.errors import CramError, plural
 from cramdemo.models import BUILT_IN, MODELS
@@ -28,11 +28,13 @@ from cramdemo.vectors import to_bytes
 TASK = "compress"
 QUEUE = "model"  # one queue for everything that needs the model, the API's calls too
 COUNT_WAIT_MS = 250
+PRESET_WORDS = {"fast": "Fast", "most": "Most tokens"}
 START_WORDS = {
     "auto": "Encoder, if it has one",
     "encoder": "Encoder",
     "embedding": "Random, as in the paper",
 }
+WIDGETS = ("steps", "seconds", "learning_rate", "margin", "seed", "precision", "init")  # of the Advanced panel
 NARROW_PX = 720
 WARM_SECONDS = 30.0
 IDLE = status_line("idle", "Ready. Press Compress: progress, speed and the time left will be shown here.")
@@ -70,6 +72,7 @@ class Tab:
 def config_of(  # noqa: PLR0917  # in the order of the widgets
     model: str,
     num_mem: float,
+    preset: str | None = None,
     steps: float | None = None,
     seconds: float | None = None,
     learning_rate: float | None = None,
@@ -86,6 +89,7 @@ def config_of(  # noqa: PLR0917  # in the order of the widgets
     """
     return CramConfig.for_model(
         entry_of(model),
+        preset=preset,
         num_mem=whole(num_mem),
         steps=whole(steps),
         seconds=seconds or None,
@@ -121,6 +125,7 @@ def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
     text: str,
     model: str,
     num_mem: float,
+    preset: str,
     steps: float,
     seconds: float,
     learning_rate: float,
@@ -132,7 +137,7 @@ def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
     """Before a run: refuse what cannot be run, in the status line and as a toast, and leave all else as it is."""
     try:
         check_characters(text)
-        config = config_of(model, num_mem, steps, seconds, learning_rate, margin, seed, precision, init)
+        config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
         if lm := SHELF.peek(model):  # not in memory yet: the run itself will check
             check_length(lm, len(lm.tokenize(text)), config.num_mem)
     except CramError as error:
@@ -152,6 +157,7 @@ def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
     text: str,
     model: str,
     num_mem: float,
+    preset: str,
     steps: float,
     seconds: float,
     learning_rate: float,
@@ -169,7 +175,7 @@ def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
     yield last
     try:
         check_characters(text)
-        config = config_of(model, num_mem, steps, seconds, learning_rate, margin, seed, precision, init)
+        config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
         for state in WORKER.stream(lambda: run_live(text, model, config, flag), flag):
             last = shown(state, text, model)
             yield last
@@ -217,10 +223,11 @@ def first_count_line(text: str, model: str, num_mem: float) -> str:
     return count_line(text, model, num_mem)
 
 
-def model_note(model: str) -> tuple[str, float, float]:
-    """Note under the picker, and the model's learning rate and margin for the Advanced panel."""
-    defaults = entry_of(model).defaults
-    return _note_html(model), defaults.learning_rate, defaults.margin
+def preset_settings(model: str, preset: str) -> tuple[int, float, float, str]:
+    """What a preset means for a model, for the widgets of the Advanced panel that show it."""
+    config = CramConfig.for_model(entry_of(model), preset=preset)
+    assert config.learning_rate is not None and config.margin is not None
+    return config.steps, config.learning_rate, config.margin, config.init
 
 
 def _note_html(model: str) -> str:
@@ -264,6 +271,13 @@ def _left_column(samples: list[Sample]) -> dict[str, Any]:
         label="Memory tokens, K",
         info="Input vectors that the text is crammed into. One is the boldest.",
         elem_id="num-mem",
+    )
+    parts["preset"] = gr.Radio(
+        [(PRESET_WORDS[name], name) for name in PRESETS],
+        value=PRESETS[0],
+        label="Aim",
+        info="Fast is soonest done with a text well within reach. Most tokens takes its time and holds more.",
+        elem_id="preset",
     )
     with gr.Row(elem_classes="cd-run"):
         parts["compress"] = gr.Button("Compress", variant="primary", scale=3, min_width=120, elem_id="compress")
@@ -337,13 +351,14 @@ def _connect_counting(left: dict[str, Any]) -> None:
         concurrency_limit=1,  # answers in the order of the questions, so that the last one stays
         api_visibility="private",
     )
-    model.change(
-        model_note,
-        model,
-        [left["note"], left["learning_rate"], left["margin"]],
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    model.change(_note_html, model, left["note"], **quick)
+    gr.on(
+        [model.change, left["preset"].change],
+        preset_settings,
+        [model, left["preset"]],
+        [left[name] for name in ("steps", "learning_rate", "margin", "init")],
+        **quick,
     )
     for chip, sample in left["chips"]:
         values = json.dumps([sample.text, sample.num_mem])
@@ -364,7 +379,7 @@ def _connect_runs(left: dict[str, Any], right: dict[str, Any], queue_limit: int 
 
 
 def _connect_run(start: Any, left: dict[str, Any], right: dict[str, Any], queue_limit: int | None) -> None:
-    names = ("text", "model", "num_mem", "steps", "seconds", "learning_rate", "margin", "seed", "precision", "init")
+    names = ("text", "model", "num_mem", "preset", *WIDGETS)
     switches = [left["compress"], left["stop"], right["actions"], right["tries"]]
     settings = [left[name] for name in names]
     checked = start(

@@ -16,6 +16,7 @@ from cramdemo import ConfigError, CramConfig, ModelError, TextError
 from cramdemo.bench import Asked, capacity
 from cramdemo.bench.capacity import Column, Comparison, last_held
 from cramdemo.bench.ledger import Ledger, Outcome
+from cramdemo.bench.proof import Proof
 from cramdemo.bench.recipes import CRAMMING, PROGRESSIVE, Recipe
 from cramdemo.flops import FlopCount
 from cramdemo.models import FrozenLM
@@ -254,18 +255,41 @@ def test_the_best_setting_holds_most_at_one_length_and_a_quarter_of_the_budget(
 
 def test_a_column_that_holds_nothing_is_a_row_that_says_so(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "LENGTHS", (2, 4, 6, 8))
-    monkeypatch.setattr(capacity, "ours", lambda name, config: dataclasses.replace(_holding(3, 8)[0], name=name))
+    monkeypatch.setattr(capacity, "ours", lambda name, config, proof: dataclasses.replace(_holding(3, 8)[0], name=name))
     _reaching(lambda recipe: (0, 0.0, 5), monkeypatch)
     rows: list[dict[str, Any]] = []
     texts = _texts(tiny_lm, 2, 8)
     ledger = Ledger(None)
-    capacity._compare(Comparison(tiny_lm, texts, 1, ledger, rows.append), Comparison(tiny_lm, texts, 1, ledger, print))
+    with Proof() as proof:
+        sweep = Comparison(tiny_lm, texts, 1, ledger, print)
+        capacity._compare(Comparison(tiny_lm, texts, 1, ledger, rows.append), sweep, proof)
     figures = {row["figure"]: row["value"] for row in rows}
     nothing = "verified tokens, median (not one token of one text, not even of texts of 2)"
     assert figures[f"cramming, as published: {nothing}"] == 0
     assert figures[f"progressive, as published: {nothing}"] == 0
     assert figures["ours over cramming, as published: verified tokens"] is None
     assert figures["the duel"].startswith("none:")
+
+
+def test_the_duel_is_fought_at_the_paper_s_capacity_and_where_half_are_lossless(
+    tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fought: list[Any] = []
+    monkeypatch.setattr(capacity, "duel", lambda *given: fought.append(given) or [{"figure": "a duel"}])
+    texts, (slow, lengths) = _texts(tiny_lm, 2, 8), _holding(8, 8)
+    as_published = [
+        [_outcome(2, 2), _outcome(2, 2)],
+        [_outcome(4, 4), _outcome(4, 2)],  # half of them, at an accuracy of 0.75
+        [_outcome(8, 4), _outcome(8, 2)],
+    ]
+    told: list[dict[str, Any]] = []
+    comparison = dataclasses.replace(_comparison(tiny_lm, texts), tell=told.append)
+    with Proof() as proof:
+        capacity._duel(comparison, as_published, slow, PROGRESSIVE, proof)
+    assert [len(prefix) for _, prefixes, *_ in fought for prefix in prefixes] == [2, 2, 4, 4] and lengths == [2, 4]
+    assert [rival.outcomes[0].num_tokens for *_, rivals, _ in fought for rival in rivals] == [2, 2, 4, 4]
+    assert [rivals[0].outcomes for *_, rivals, _ in fought] == as_published[:2]
+    assert told.count({"figure": "a duel"}) == 2
 
 
 def test_a_row_of_what_is_held_has_the_interval_of_its_median() -> None:
@@ -277,14 +301,14 @@ def test_a_row_of_what_is_held_has_the_interval_of_its_median() -> None:
 
 
 def test_the_report_has_every_column_the_ratios_and_the_duel(
-    tiny_lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_lm: FrozenLM, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity, "load_model", lambda name: tiny_lm)
     monkeypatch.setattr(capacity, "LENGTHS", (1, 2))
     monkeypatch.setattr(capacity, "SWEEP_PASSAGES", 1)
     monkeypatch.setattr(capacity, "CRAMMING", dataclasses.replace(CRAMMING, steps=400, learning_rate=0.1))
     monkeypatch.setattr(capacity, "PROGRESSIVE", dataclasses.replace(PROGRESSIVE, steps=40, warmup_steps=0))
-    asked = Asked([BOOK], 2, ("tiny",), (4,), tmp_path)
+    asked = Asked([BOOK], 2, (str(tiny_folder),), (4,), tmp_path)
     told: list[dict[str, Any]] = []
     report = capacity.bench_capacity(asked, told.append)
     assert report["rows"] == told
@@ -304,6 +328,9 @@ def test_the_report_has_every_column_the_ratios_and_the_duel(
     chosen = [row["value"] for figure, row in figures.items() if "best of the sweep" in figure]
     assert chosen[0].startswith("learning rate ")
     assert "seconds to lossless at 8 tokens, the published loop over ours" in figures
+    elsewhere = [row for figure, row in figures.items() if "exact in a new process" in figure]
+    lossless = sum(int(row["value"].split()[0]) for figure, row in figures.items() if figure.startswith("ours, "))
+    assert [row["value"] for row in elsewhere] == [f"{lossless} of {lossless}"] * 2  # the duel's are among them
     text = (tmp_path / "capacity.jsonl").read_text()
     assert "mill" not in text
     monkeypatch.setattr(capacity, "run_recipe", None)  # nothing is run again

@@ -46,7 +46,7 @@ def _rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_the_settings_are_the_defaults_and_one_change_each_from_random_vectors(tiny_lm: FrozenLM) -> None:
     first, *others = tune.configs(tiny_lm, 2)
-    defaults = {"num_mem": 2, "steps": tune.TUNE_STEPS, "init": "embedding", "optimizer": "adam"}
+    defaults = {"num_mem": 2, "steps": tune.TUNE_STEPS, "init": "embedding"}
     assert first == CramConfig.for_model(tiny_lm, **defaults)
     changes = []
     for config in others:
@@ -60,6 +60,8 @@ def test_the_settings_are_the_defaults_and_one_change_each_from_random_vectors(t
         ("temperature", 0.5),
         ("temperature", 0.25),
         ("growth", 0),  # 16 is this model's default
+        ("boost", 0.0),  # 0.02 is the default
+        ("boost", 0.05),
         ("margin", 0.5),
         ("margin", 2.0),
         ("optimizer", "whitened"),  # this model's default is Adam
@@ -78,7 +80,7 @@ def test_the_length_is_the_one_that_the_defaults_solve_about_half_of(
     assert rows["tiny, K = 1, 6 tokens, looking for a length"]["value"] == "2 of 4"
     assert rows["tiny, K = 1, 6 tokens, defaults"]["value"] == "2 of 4"
     assert {tokens for tokens, config in ran if config.margin == 2.0} == {6}
-    assert len(ran) == 4 * (3 + 8)  # the defaults are not run again, nor what comes to the same
+    assert len(ran) == 4 * (3 + 10)  # the defaults are not run again, nor what comes to the same
 
 
 @pytest.mark.usefixtures("_short")
@@ -98,7 +100,10 @@ def test_where_the_defaults_solve_nothing_a_row_says_so_and_the_sweep_is_run(
     assert rows["tiny, K = 2: shortest passages"]["value"].startswith("none lossless with the defaults")
     assert rows["tiny, K = 2, 4 tokens, temperature=0.25"]["value"] == "2 of 2"
     assert rows["tiny, K = 2, 4 tokens, defaults"]["median_steps"] is None
-    assert report["rows"][-1]["value"] == "optimizer=adam, learning_rate=0.1, temperature=0.25, growth=16, margin=1"
+    assert (
+        report["rows"][-1]["value"]
+        == "optimizer=adam, learning_rate=0.1, temperature=0.25, boost=0.02, growth=16, margin=1"
+    )
 
 
 @pytest.mark.usefixtures("_short")
@@ -120,7 +125,7 @@ def test_the_winner_has_most_lossless_passages_over_all_k_and_then_fewest_steps(
     assert report["rows"] == told
     assert told[-1] == {
         "figure": "tiny: best settings",
-        "value": "optimizer=adam, learning_rate=0.1, temperature=1, growth=16, margin=0.5",
+        "value": "optimizer=adam, learning_rate=0.1, temperature=1, boost=0.02, growth=16, margin=0.5",
         "lossless": "4 of 6",
         "median_steps": 20,
     }

@@ -9,8 +9,9 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from cramdemo import decode, load
+from cramdemo import CramConfig, decode, load
 from cramdemo.ui.api import add_api
+from cramdemo.ui.shelf import entry_of
 from tests.ui.conftest import SOLVABLE
 
 
@@ -78,5 +79,17 @@ def test_both_verbs_are_described_for_programs(client):
     found = client.view_api(return_format="dict")["named_endpoints"]
     assert set(found) == {"/compress", "/decode"}
     names = [parameter["parameter_name"] for parameter in found["/compress"]["parameters"]]
-    assert names == ["text", "num_mem", "steps", "seconds", "margin", "seed", "model"]
+    assert names == ["text", "num_mem", "steps", "seconds", "margin", "seed", "model", "preset"]
     assert len(found["/compress"]["returns"]) == 2
+
+
+def test_what_is_left_out_is_the_preset_s(client, tiny):
+    most = CramConfig.for_model(entry_of(tiny), preset="most")
+    _, path = client.submit("sea", 2, model=tiny, preset="most", api_name="/compress").result(timeout=60)
+    config = load(path).config
+    assert (config["steps"], config["margin"], config["optimizer"]) == (most.steps, most.margin, most.optimizer)
+    _, path = client.submit("sea", 2, 7, 0, 0.9, model=tiny, preset="most", api_name="/compress").result(timeout=60)
+    config = load(path).config
+    assert (config["steps"], config["margin"], config["optimizer"]) == (7, 0.9, most.optimizer)
+    with pytest.raises(AppError, match="preset is 'best'; choose from fast, most"):
+        client.predict("sea", model=tiny, preset="best", api_name="/compress")

@@ -5,19 +5,31 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from cramdemo.config import CramConfig
+from cramdemo.config import PRESETS, CramConfig
 from cramdemo.errors import ConfigError
 from cramdemo.models import MODELS
 from cramdemo.ui.card import Suggestions
-from cramdemo.ui.compress import NOTHING, TASK, Outcome, begin, check, config_of, finish, run, stop, whole
+from cramdemo.ui.compress import (
+    NOTHING,
+    TASK,
+    Outcome,
+    begin,
+    check,
+    config_of,
+    finish,
+    preset_settings,
+    run,
+    stop,
+    whole,
+)
 from cramdemo.ui.samples import read_samples
-from cramdemo.ui.shelf import STOPS
+from cramdemo.ui.shelf import STOPS, entry_of
 from cramdemo.vectors import from_bytes
 from tests.ui.conftest import SOLVABLE, TINY
 
 
-def settings(*, text=SOLVABLE, model=TINY, num_mem=4, steps=500, seconds=0, margin=1.0, init="auto"):
-    return text, model, num_mem, steps, seconds, 0.1, margin, 0, "auto", init
+def settings(*, text=SOLVABLE, model=TINY, num_mem=4, preset="fast", steps=500, seconds=0, margin=1.0, init="auto"):
+    return text, model, num_mem, preset, steps, seconds, 0.1, margin, 0, "auto", init
 
 
 def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
@@ -126,6 +138,19 @@ def test_config_of_untouched_widgets_is_the_default(tiny):
         precision="auto",
     )
     assert found == default
+
+
+@pytest.mark.parametrize("model", ["cram-mini", TINY])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_choosing_a_preset_shows_its_settings_and_a_run_with_them_is_the_preset(tiny, model, preset):
+    steps, learning_rate, margin, init = preset_settings(model, preset)
+    found = config_of(model, 2.0, preset, float(steps), 0, learning_rate, margin, 0, "auto", init)
+    assert found == CramConfig.for_model(entry_of(model), preset=preset, num_mem=2)
+
+
+def test_the_preset_reaches_the_run(tiny, request_of):
+    *_, shown = run(*settings(steps=1, preset="most"), request_of)
+    assert from_bytes(shown[4].data).config["optimizer"] == "whitened"
 
 
 def test_whole_takes_only_whole_floats():
