@@ -143,8 +143,8 @@ class CramConfig:
 
     def filled(self, entry: ModelDefaults) -> CramConfig:
         """The same config with every setting that is None for "the model's own" taken from the model's entry."""
-        own = dataclasses.asdict(entry.defaults)
-        return dataclasses.replace(self, **{name: own[name] for name in _MODEL_S_OWN if getattr(self, name) is None})
+        missing = [name for name in _MODEL_S_OWN if getattr(self, name) is None]
+        return dataclasses.replace(self, **{name: getattr(entry.defaults, name) for name in missing})
 
 
 _MODEL_S_OWN = ("learning_rate", "growth", "temperature", "margin", "boost", "optimizer")

@@ -34,7 +34,7 @@ from cramdemo.models import FrozenLM
 from cramdemo.objective import boosted
 from cramdemo.optimiser import OPTIMISERS
 from cramdemo.step import Scored, score
-from cramdemo.vectors import MemVectors, token_digest
+from cramdemo.vectors import MemVectors, dtype_name, token_digest
 
 YIELD_SECONDS = 0.1
 GPU_POLL_STEPS = 8  # on a GPU the host looks at the device only so often; on a CPU looking is free
@@ -262,7 +262,7 @@ def check_length(lm: FrozenLM, num_tokens: int, num_mem: int) -> None:
 
 
 def _check_precision(lm: FrozenLM, config: CramConfig) -> None:
-    loaded = str(lm.dtype).removeprefix("torch.")
+    loaded = dtype_name(lm.dtype)
     if config.precision not in ("auto", loaded):
         raise ConfigError(
             f"precision is {config.precision!r}, but {lm.name} was loaded in {loaded}. "
@@ -324,7 +324,7 @@ class _Run:
         self.done = torch.zeros((), dtype=torch.bool, device=lm.device)
         self.margin = config.margin
         self.weights = torch.ones(config.restarts, len(token_ids), device=lm.device)  # of tokens in the loss
-        self.wanted: Tensor | None = None  # (P,), int64: tokens that the next step predicts; None for all
+        self.wanted: Tensor | None = None  # (P,), int64: tokens that a step predicts; None for all
         self.seen: tuple[Tensor, Tensor] | None = None  # nats and margins, (R, n), each token's as last predicted
         self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
         heads = lm.flops.head / max(1, lm.flops.head + lm.flops.body)
@@ -360,6 +360,8 @@ class _Run:
     @torch.no_grad()
     def _score_and_update(self) -> _Scores:
         """One step."""
+        if self.step % LOOK_ALL_STEPS == 0 or self.step >= self.config.steps:
+            self.wanted = None
         ids = self.ids[:, : self.trained].expand(self.config.restarts, -1)  # (R, n)
         weights = self.weights[:, : self.trained] if self.boost else None
         found = score(
@@ -399,12 +401,11 @@ class _Run:
         return self.seen
 
     def _choose_wanted(self, solved: bool) -> None:
-        """Which tokens the next step predicts: all, or those that are not well solved where that saves enough."""
+        """Which tokens the next steps predict: all, or those that are not well solved where that saves enough."""
         assert self.seen is not None
         _, token_margins = self.seen
-        last = self.step + 1 >= self.config.steps or (self.step + 1) % LOOK_ALL_STEPS == 0
         self.wanted = None
-        if last or solved or token_margins.shape[1] < self.trained or not self._head_is_worthwhile:
+        if solved or token_margins.shape[1] < self.trained or not self._head_is_worthwhile:
             return
         left = (token_margins < self.margin + WELL_SOLVED).any(0).nonzero()[:, 0]
         if 0 < len(left) <= WORTHWHILE_TOKENS * self.trained:
@@ -431,8 +432,6 @@ class _Run:
     def _look(self, scores: _Scores, seconds: float, stop: Callable[[], bool]) -> str:
         """Read the device, let the trained prefix grow, and say why the run ends ("" if it goes on)."""
         if self.lm.device.type != "cpu" and self.step % GPU_POLL_STEPS and self.step + 1 < self.config.steps:
-            if (self.step + 1) % LOOK_ALL_STEPS == 0:
-                self.wanted = None
             return ""
         if bool(self.done):
             return "solved"
@@ -502,7 +501,7 @@ class _Run:
             tokenizer_fingerprint=lm.tokenizer_fingerprint,
             num_tokens=len(self.token_ids),
             token_sha256=token_digest(self.token_ids),
-            dtype_trained=str(self.stepper.dtype).removeprefix("torch."),
+            dtype_trained=dtype_name(self.stepper.dtype),
             config={**dataclasses.asdict(self.config), "steps_done": self.step},
             created_with=f"cramdemo {__version__}",
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from cramdemo.errors import ModelMismatch
 from cramdemo.metrics import margins
 from cramdemo.models import FrozenLM
-from cramdemo.vectors import MemVectors, from_bytes, to_bytes, token_digest
+from cramdemo.vectors import MemVectors, dtype_name, from_bytes, to_bytes, token_digest
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def verify(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int]) -> Verif
     correct, smallest = greedy_prefix(lm, stored.mem, token_ids)
     return Verification(
         device=lm.device.type,
-        dtype=str(lm.dtype).removeprefix("torch."),
+        dtype=dtype_name(lm.dtype),
         lossless=correct == len(token_ids) == stored.num_tokens and token_digest(token_ids) == stored.token_sha256,
         num_tokens=len(token_ids),
         correct_prefix=correct,

@@ -87,6 +87,11 @@ class MemVectors:
         return self.mem.numel() * self.mem.element_size()
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As it stands in files and tables: float32, bfloat16, float16."""
+    return str(dtype).removeprefix("torch.")
+
+
 def token_digest(token_ids: Sequence[int]) -> str:
     """SHA-256, in hexadecimal, of the ids as little-endian int32: proves a decoded text without holding it."""
     return hashlib.sha256(struct.pack(f"<{len(token_ids)}i", *token_ids)).hexdigest()
@@ -187,7 +192,7 @@ def describe(vectors: MemVectors) -> dict[str, Any]:
         "hidden_size": vectors.hidden_size,
         "num_tokens": vectors.num_tokens,
         "vector_bytes": vectors.num_bytes,
-        "dtype": str(vectors.mem.dtype).removeprefix("torch."),
+        "dtype": dtype_name(vectors.mem.dtype),
         "dtype_trained": vectors.dtype_trained,
         "verified": vectors.verified,
         "metrics": vectors.metrics,

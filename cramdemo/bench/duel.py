@@ -23,10 +23,11 @@ import torch
 from cramdemo.bench.ledger import Outcome
 from cramdemo.bench.proof import Proof
 from cramdemo.bench.recipes import Recipe, run_recipe, seconds_a_pass
-from cramdemo.bench.report import dtype_name, ratio_row
+from cramdemo.bench.report import ratio_row
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.models import FrozenLM
+from cramdemo.vectors import dtype_name
 
 TIMED_PASSES = 30
 WARM_STEPS = 5  # of ours, before it is timed

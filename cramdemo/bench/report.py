@@ -75,11 +75,6 @@ def noting(rows: list[dict[str, Any]], tell: Tell, about: dict[str, Any] | None 
     return note
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """As in tables: float32, bfloat16, float16."""
-    return str(dtype).removeprefix("torch.")
-
-
 def keep_quiet(row: dict[str, Any]) -> None:
     """Nobody watches."""
 

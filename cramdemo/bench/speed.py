@@ -27,11 +27,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cramdemo.bench.recipes import CRAMMING, run_recipe
-from cramdemo.bench.report import ROOT, Asked, Tell, dtype_name, keep_quiet, noting
+from cramdemo.bench.report import ROOT, Asked, Tell, keep_quiet, noting
 from cramdemo.config import MAX_STEPS, CramConfig
 from cramdemo.cram import CramResult, Progress, cram, initial_vectors
 from cramdemo.errors import ConfigError, CramError
 from cramdemo.models import BUILT_IN, MODELS, FrozenLM, cpu_multiplies_bfloat16, load_model
+from cramdemo.vectors import dtype_name
 
 POSITIONS = (32, 128, 512)  # K + N - 1, which is N: K is 1
 BATCHES = (1, 8, 64)

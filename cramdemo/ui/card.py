@@ -11,6 +11,7 @@ from cramdemo.config import MAX_NUM_MEM_PAGE, MAX_STEPS, CramConfig
 from cramdemo.cram import CramResult
 from cramdemo.decode import Verification
 from cramdemo.errors import plural
+from cramdemo.vectors import dtype_name
 
 ZLIB_LEVEL = 9
 
@@ -40,7 +41,7 @@ def suggestions(result: CramResult, config: CramConfig, shorter: str) -> Suggest
 def byte_sizes(text: str, result: CramResult) -> list[tuple[str, int]]:
     """Bytes of the text, of the text by zlib, and of the vectors as downloaded (without the file's header)."""
     raw = text.encode("utf-8")
-    dtype = str(result.vectors.mem.dtype).removeprefix("torch.")
+    dtype = dtype_name(result.vectors.mem.dtype)
     return [
         ("the text, UTF-8", len(raw)),
         ("the text, zlib", len(zlib.compress(raw, ZLIB_LEVEL))),

@@ -35,6 +35,7 @@ START_WORDS = {
     "embedding": "Random, as in the paper",
 }
 WIDGETS = ("steps", "seconds", "learning_rate", "margin", "seed", "precision", "init")  # of the Advanced panel
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 NARROW_PX = 720
 WARM_SECONDS = 30.0
 IDLE = status_line("idle", "Ready. Press Compress: progress, speed and the time left will be shown here.")
@@ -276,7 +277,7 @@ def _left_column(samples: list[Sample]) -> dict[str, Any]:
         [(PRESET_WORDS[name], name) for name in PRESETS],
         value=PRESETS[0],
         label="Aim",
-        info="Fast is soonest done with a text well within reach. Most tokens takes its time and holds more.",
+        info="Fast is soonest done with a text well within reach. Most tokens takes its time and aims at more.",
         elem_id="preset",
     )
     with gr.Row(elem_classes="cd-run"):
@@ -351,14 +352,13 @@ def _connect_counting(left: dict[str, Any]) -> None:
         concurrency_limit=1,  # answers in the order of the questions, so that the last one stays
         api_visibility="private",
     )
-    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    model.change(_note_html, model, left["note"], **quick)
+    model.change(_note_html, model, left["note"], **QUICK)
     gr.on(
         [model.change, left["preset"].change],
         preset_settings,
         [model, left["preset"]],
         [left[name] for name in ("steps", "learning_rate", "margin", "init")],
-        **quick,
+        **QUICK,
     )
     for chip, sample in left["chips"]:
         values = json.dumps([sample.text, sample.num_mem])
@@ -367,15 +367,14 @@ def _connect_counting(left: dict[str, Any]) -> None:
 
 def _connect_runs(left: dict[str, Any], right: dict[str, Any], queue_limit: int | None) -> None:
     outcome = right["outcome"]
-    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     changes = [
-        right["try_mem"].click(lambda found: found.tries.num_mem, outcome, left["num_mem"], **quick),
-        right["try_steps"].click(lambda found: found.tries.steps, outcome, left["steps"], **quick),
-        right["try_short"].click(lambda found: found.tries.shorter, outcome, left["text"], **quick),
+        right["try_mem"].click(lambda found: found.tries.num_mem, outcome, left["num_mem"], **QUICK),
+        right["try_steps"].click(lambda found: found.tries.steps, outcome, left["steps"], **QUICK),
+        right["try_short"].click(lambda found: found.tries.shorter, outcome, left["text"], **QUICK),
     ]
     for start in (left["compress"].click, *(change.then for change in changes)):
         _connect_run(start, left, right, queue_limit)
-    left["stop"].click(stop, None, None, **quick)
+    left["stop"].click(stop, None, None, **QUICK)
 
 
 def _connect_run(start: Any, left: dict[str, Any], right: dict[str, Any], queue_limit: int | None) -> None:
@@ -390,7 +389,7 @@ def _connect_run(start: Any, left: dict[str, Any], right: dict[str, Any], queue_
         show_progress="hidden",
         api_visibility="private",
     )
-    begun = checked.success(begin, None, switches, queue=False, show_progress="hidden", api_visibility="private")
+    begun = checked.success(begin, None, switches, **QUICK)
     begun.then(None, None, None, js=_move_focus("compress", "stop", show="status"), api_visibility="private")
     ended = begun.then(
         run,

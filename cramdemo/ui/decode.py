@@ -19,7 +19,7 @@ from cramdemo.ui.jobs import PERIOD_SECONDS
 from cramdemo.ui.live import status_line
 from cramdemo.ui.shelf import SHELF, STOPS, WORKER
 from cramdemo.ui.tokens import text_view
-from cramdemo.vectors import MemVectors, load, token_digest
+from cramdemo.vectors import MemVectors, dtype_name, load, token_digest
 
 TASK = "decode"
 NO_FACTS = (
@@ -85,7 +85,7 @@ def facts_html(vectors: MemVectors, size: int) -> str:
         ("Model", vectors.model_id or "not named"),
         ("Memory tokens, K", f"{vectors.num_mem}, of width {vectors.hidden_size}"),
         ("Tokens of text", f"{vectors.num_tokens:,}"),
-        ("Numbers", str(vectors.mem.dtype).removeprefix("torch.")),
+        ("Numbers", dtype_name(vectors.mem.dtype)),
         ("Size", f"{size:,} bytes, {vectors.num_bytes:,} of them vectors"),
         ("Verified", checks_words(vectors.verified)),
         ("Created with", vectors.created_with or "not said"),

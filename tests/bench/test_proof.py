@@ -52,7 +52,7 @@ def test_every_dtype_that_a_file_lists_must_give_the_text(
 
 
 def test_the_right_text_by_other_ids_than_the_file_s_is_no_proof(
-    crammed: CramResult, tiny_lm: FrozenLM, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crammed: CramResult, tiny_lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proof, "load_model", lambda name, *, precision: tiny_lm)
     save(dataclasses.replace(crammed.vectors, token_sha256="0" * 64), tmp_path / "a.safetensors")
