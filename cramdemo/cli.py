@@ -19,11 +19,12 @@ from typing import Any
 from tqdm import tqdm
 
 from cramdemo import __version__
+from cramdemo.catalogue import BUILT_IN, MODELS, ModelEntry
 from cramdemo.config import MAX_NUM_MEM, OPTIMIZERS, CramConfig
 from cramdemo.cram import CramResult, Progress, cram
 from cramdemo.decode import decode
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
-from cramdemo.models import BUILT_IN, MODELS, ModelEntry, load_model
+from cramdemo.models import load_model
 from cramdemo.passages import read_books
 from cramdemo.plots import capacity_figure, training_svg
 from cramdemo.vectors import describe, load, save

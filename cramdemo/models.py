@@ -10,8 +10,7 @@ import copy
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,84 +23,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from cramdemo import attention
 from cramdemo.body import Body, body_of
+from cramdemo.catalogue import BUILT_IN, FAMILY_DEFAULTS, MODELS, UNLIMITED, find
+from cramdemo.checkpoint import model_fingerprint
 from cramdemo.config import PRECISIONS, CramDefaults
 from cramdemo.encoder import MemoryEncoder, load_encoder
 from cramdemo.errors import ConfigError, ModelError, TextError
 from cramdemo.flops import FlopCount
 
-BUILT_IN = "cram-mini"
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}  # unless told False, transformers asks on the terminal
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error, SafetensorError)
 _PROBE = "The quick brown fox, 0123456789: caf\u00e9 \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f642\r\n\t\x00 end"
-_HASH_CHUNK = 1 << 20
-UNLIMITED = 1_000_000_000
-_ARCHITECTURE = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "tie_word_embeddings",
-)
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """A model on offer. Sizes are in parameters and tokens; the licence is an SPDX name where there is one.
-
-    Attributes:
-        name: how users call it.
-        source: local folder or hub id that `transformers` loads.
-        parameters: number of parameters.
-        hidden_size: d.
-        vocab_size: V.
-        context: most positions, [mem] and text together.
-        defaults: how it is best crammed.
-        licence: of the weights.
-        note: one sentence for the picker.
-    """
-
-    name: str
-    source: str
-    parameters: int
-    hidden_size: int
-    vocab_size: int
-    context: int
-    defaults: CramDefaults
-    licence: str
-    note: str
-
-
-MODELS = {
-    entry.name: entry
-    for entry in (
-        ModelEntry(
-            name=BUILT_IN,
-            source=str(ASSETS / BUILT_IN),
-            parameters=12_517_760,
-            hidden_size=640,
-            vocab_size=4096,
-            context=1024,
-            defaults=CramDefaults(
-                learning_rate=0.3,
-                growth=0,
-                margin=0.5,
-                optimizer="whitened",
-                most={"learning_rate": 0.1, "margin": 0.3, "init": "embedding"},
-            ),
-            licence="MIT",
-            note="Built in, works on any CPU. Trained to read memory vectors, as large models do untrained.",
-        ),
-    )
-}
-FAMILY_DEFAULTS = {  # of models that are not in the table, by their `model_type`; `bench tune` measures the choices
-    "gpt_neox": CramDefaults(
-        learning_rate=1.0, temperature=0.25, margin=0.1, boost=0.05, most={"steps": 4000, "init": "embedding"}
-    ),
-}
 
 
 class FrozenLM:
@@ -160,7 +91,7 @@ class FrozenLM:
     @property
     def defaults(self) -> CramDefaults:
         """How this model is best crammed: by its table entry, or else as its family is."""
-        entry = MODELS.get(self.name)
+        entry = find(self.name)
         return entry.defaults if entry else FAMILY_DEFAULTS.get(self.model.config.model_type, CramDefaults())
 
     def in_float32(self) -> FrozenLM:
@@ -360,7 +291,7 @@ def load_model(name: str = BUILT_IN, *, device: str | None = None, precision: st
         name = folder.resolve().name  # it will stand in vector files, where a path would tell tales
     model, tokenizer = _load(name, folder, dtype)
     try:
-        fingerprint = _model_fingerprint(folder, model)
+        fingerprint = model_fingerprint(folder, model)
         encoder = load_encoder(folder / "encoder", model.config) if (folder / "encoder").is_dir() else None
     except _DAMAGED as error:
         raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.") from error
@@ -406,63 +337,6 @@ def _load(name: str, folder: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrai
         raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.")
     tokenizer.model_max_length = UNLIMITED  # `cram.check_length` has a better sentence than the tokenizer's warning
     return model, tokenizer
-
-
-def _model_fingerprint(folder: Path, model: PreTrainedModel) -> str:
-    """SHA-256 over architecture fields and the stored bytes of the input embedding and of the last layer."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    digest = hashlib.sha256(json.dumps([config.get(key) for key in _ARCHITECTURE]).encode())
-    wanted = _fingerprint_names(model)
-    found = 0
-    for key, path, start, size in _stored_tensors(folder):
-        if key.removeprefix(f"{model.base_model_prefix}.") in wanted:
-            digest.update(key.encode())
-            _hash_range(digest, path, start, size)
-            found += 1
-    if found < len(wanted):
-        raise ValueError("stored names do not match the model's")
-    return digest.hexdigest()
-
-
-def _fingerprint_names(model: PreTrainedModel) -> set[str]:
-    """Names, without the base prefix, of the input embedding and of every tensor of the last layer."""
-    prefix = f"{model.base_model_prefix}."
-    layers = max(
-        (name for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList)),
-        key=lambda name: (len(model.get_submodule(name)), -name.count(".")),
-    )
-    last = f"{layers}.{len(model.get_submodule(layers)) - 1}."
-    embedding = model.get_input_embeddings().weight
-    state = model.state_dict()
-    tied_head = model.get_output_embeddings()
-    heads = {name for name, m in model.named_modules() if m is tied_head}
-    return {
-        name.removeprefix(prefix)
-        for name, tensor in state.items()
-        if name.startswith(last) or (tensor.data_ptr() == embedding.data_ptr() and name.rpartition(".")[0] not in heads)
-    }
-
-
-def _stored_tensors(folder: Path) -> Iterator[tuple[str, Path, int, int]]:
-    """Name, file, first byte and size of every stored tensor, by name."""
-    found = []
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
-        for key, entry in header.items():
-            if key != "__metadata__":
-                start, end = entry["data_offsets"]
-                found.append((key, path, 8 + size + start, end - start))
-    yield from sorted(found)
-
-
-def _hash_range(digest: Any, path: Path, start: int, size: int) -> None:
-    with path.open("rb") as file:
-        file.seek(start)
-        while size > 0 and (chunk := file.read(min(size, _HASH_CHUNK))):
-            digest.update(chunk)
-            size -= len(chunk)
 
 
 def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -16,8 +16,8 @@ import pytest
 
 from cramdemo import bench, cram, load, save
 from cramdemo.bench import Asked, Benchmark
+from cramdemo.catalogue import MODELS
 from cramdemo.cli import main
-from cramdemo.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 EASY = "The old man and\n"

@@ -13,6 +13,7 @@ import pytest
 
 import cramdemo.config
 from cramdemo import ConfigError, CramConfig
+from cramdemo.catalogue import FAMILY_DEFAULTS, MODELS
 from cramdemo.config import (
     MAX_NUM_MEM,
     MAX_NUM_MEM_PAGE,
@@ -23,7 +24,6 @@ from cramdemo.config import (
     PRESETS,
     CramDefaults,
 )
-from cramdemo.models import FAMILY_DEFAULTS, MODELS
 
 REFUSED: list[tuple[str, Any]] = [
     ("num_mem", 0),

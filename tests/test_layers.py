@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cramdemo"
 LAYERS = (  # a module imports from layers above its own, and within its own only what stands before it
     ("errors", "config"),
-    ("metrics", "encoder", "flops", "attention", "body", "models", "vectors"),
+    ("catalogue", "metrics", "encoder", "flops", "attention", "body", "checkpoint", "models", "vectors"),
     ("objective", "step", "optimiser", "decode", "cram"),
     ("passages", "capacity", "storage", "geometry", "document", "sweep", "pretrain", "bench", "reproduce"),
     ("plots",),

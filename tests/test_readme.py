@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cramdemo import FrozenLM, MemVectors, decode, save
-from cramdemo.models import BUILT_IN, MODELS
+from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.vectors import token_digest
 
 ROOT = Path(__file__).resolve().parent.parent

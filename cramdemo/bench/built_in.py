@@ -6,9 +6,10 @@ from typing import Any
 
 from cramdemo.bench.proof import Proof
 from cramdemo.bench.report import Asked, Tell, holding_row, keep_quiet
+from cramdemo.catalogue import BUILT_IN
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
-from cramdemo.models import BUILT_IN, FrozenLM, load_model
+from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import draw_passages
 
 SHAPES = ((16, 1), (64, 8))  # tokens, K

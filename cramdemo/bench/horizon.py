@@ -9,9 +9,10 @@ from typing import Any
 
 from cramdemo.bench.proof import Proof
 from cramdemo.bench.report import Asked, Tell, holding_row, keep_quiet
+from cramdemo.catalogue import BUILT_IN
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, run_cram
-from cramdemo.models import BUILT_IN, FrozenLM, load_model
+from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import bits_per_byte, draw_passages
 
 HORIZON_NUM_MEM = (1, 2, 4, 8)

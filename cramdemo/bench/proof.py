@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from cramdemo.bench.report import ROOT
+from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.cram import CramResult
 from cramdemo.decode import decode
 from cramdemo.errors import plural
-from cramdemo.models import BUILT_IN, MODELS, FrozenLM, load_model
+from cramdemo.models import FrozenLM, load_model
 from cramdemo.vectors import load, save
 
 THREAD_COUNTS = (1, 2)

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from cramdemo.catalogue import BUILT_IN
 from cramdemo.config import MAX_NUM_MEM
 from cramdemo.cram import CramResult
 from cramdemo.errors import ConfigError
-from cramdemo.models import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOTSTRAP_DRAWS = 2000

@@ -28,10 +28,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cramdemo.bench.recipes import CRAMMING, run_recipe
 from cramdemo.bench.report import ROOT, Asked, Tell, keep_quiet, noting
+from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.config import MAX_STEPS, CramConfig
 from cramdemo.cram import CramResult, Progress, cram, initial_vectors
 from cramdemo.errors import ConfigError, CramError
-from cramdemo.models import BUILT_IN, MODELS, FrozenLM, cpu_multiplies_bfloat16, load_model
+from cramdemo.models import FrozenLM, cpu_multiplies_bfloat16, load_model
 from cramdemo.vectors import dtype_name
 
 POSITIONS = (32, 128, 512)  # K + N - 1, which is N: K is 1
@@ -54,7 +55,7 @@ PRODUCTS = (  # rows, inner, columns
 GPU_PRODUCTS = ((8192, 8192, 8192), (4096, 4096, 14336))  # a GPU is not busy with less
 PRODUCT_SECONDS = 1.0
 LEAST_PRODUCTS = 3
-MEMORY_SHAPES = (BUILT_IN, "Pythia-160M")
+MEMORY_SHAPES = (BUILT_IN, "pythia-160m")
 MEMORY_POSITIONS = 512
 MEMORY_STEPS = 3
 GB = 1e9
@@ -79,68 +80,18 @@ class Shape:
     gpu_only: bool = False
 
 
+def _shape(name: str, **more: Any) -> Shape:
+    """Of a model on offer."""
+    entry = MODELS[name]
+    return Shape(entry.label, dict(entry.architecture), **more)
+
+
 SHAPES = (
     Shape(BUILT_IN, None, positions=(32, 64, 128, 512)),
-    Shape(
-        "Pythia-160M",
-        {
-            "model_type": "gpt_neox",
-            "vocab_size": 50304,
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": False,
-        },
-    ),
-    Shape(
-        "SmolLM2-135M",
-        {
-            "model_type": "llama",
-            "vocab_size": 49152,
-            "hidden_size": 576,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-            "intermediate_size": 1536,
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": True,
-        },
-    ),
-    Shape(
-        "Llama-3.2-1B",
-        {
-            "model_type": "llama",
-            "vocab_size": 128256,
-            "hidden_size": 2048,
-            "num_hidden_layers": 16,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 64,
-            "intermediate_size": 8192,
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": True,
-        },
-        naive_dtype="bfloat16",
-        gpu_only=True,
-    ),
-    Shape(
-        "Llama-3.1-8B",
-        {
-            "model_type": "llama",
-            "vocab_size": 128256,
-            "hidden_size": 4096,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "intermediate_size": 14336,
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": False,
-        },
-        naive_dtype="bfloat16",
-        gpu_only=True,
-    ),
+    _shape("EleutherAI/pythia-160m"),
+    _shape("HuggingFaceTB/SmolLM2-135M"),
+    _shape("meta-llama/Llama-3.2-1B", naive_dtype="bfloat16", gpu_only=True),
+    _shape("meta-llama/Llama-3.1-8B", naive_dtype="bfloat16", gpu_only=True),
 )
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from cramdemo.bench.built_in import SHAPES
 from cramdemo.bench.report import ROOT, Asked, Tell, keep_quiet
+from cramdemo.catalogue import BUILT_IN
 from cramdemo.errors import CramError
-from cramdemo.models import BUILT_IN, load_model
+from cramdemo.models import load_model
 from cramdemo.passages import draw_passages
 
 VIEW_STEPS = 600

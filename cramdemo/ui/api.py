@@ -12,9 +12,9 @@ from typing import Any
 import gradio as gr
 from gradio.events import api as offer
 
+from cramdemo.catalogue import BUILT_IN
 from cramdemo.cram import CramResult
 from cramdemo.errors import CramError, VectorFileError
-from cramdemo.models import BUILT_IN
 from cramdemo.ui.compress import config_of, file_name
 from cramdemo.ui.count import check_characters
 from cramdemo.ui.decode import decode_live

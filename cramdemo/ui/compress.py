@@ -12,10 +12,10 @@ from typing import Any
 
 import gradio as gr
 
+from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.config import INITS, MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, PRESETS, CramConfig
 from cramdemo.cram import check_length
 from cramdemo.errors import CramError, plural
-from cramdemo.models import BUILT_IN, MODELS
 from cramdemo.ui.card import Suggestions, card_html, suggestions
 from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves

@@ -12,9 +12,9 @@ from typing import Any
 
 import gradio as gr
 
+from cramdemo.catalogue import MODELS
 from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
-from cramdemo.models import MODELS
 from cramdemo.ui.jobs import PERIOD_SECONDS
 from cramdemo.ui.live import status_line
 from cramdemo.ui.shelf import SHELF, STOPS, WORKER

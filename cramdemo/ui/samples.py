@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from cramdemo.models import ASSETS
+from cramdemo.catalogue import ASSETS
 
 SAMPLES = ASSETS / "samples" / "samples.json"
 

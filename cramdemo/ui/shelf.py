@@ -5,10 +5,11 @@ from __future__ import annotations
 from concurrent.futures import Future, wait
 from typing import Any
 
+from cramdemo.catalogue import BUILT_IN, MODELS, ModelEntry
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.errors import ModelError
-from cramdemo.models import BUILT_IN, MODELS, FrozenLM, ModelEntry, load_model
+from cramdemo.models import FrozenLM, load_model
 from cramdemo.ui.jobs import StopFlags, Worker
 
 WARM_UP_TEXT = "warm"

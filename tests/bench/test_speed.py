@@ -226,7 +226,7 @@ def test_the_model_has_the_shape_and_the_weights_of_a_checkpoint_in_bfloat16(tin
 
 @pytest.mark.parametrize("shape", speed.SHAPES, ids=lambda shape: shape.name)
 def test_the_shapes_are_those_of_the_models(shape: Shape) -> None:
-    known = {"Pythia-160M": 162.3, "SmolLM2-135M": 134.5, "Llama-3.2-1B": 1235.8, "Llama-3.1-8B": 8030.3}
+    known = {"pythia-160m": 162.3, "SmolLM2-135M": 134.5, "Llama-3.2-1B": 1235.8, "Llama-3.1-8B": 8030.3}
     if shape.sizes is None:
         assert shape.name == "cram-mini"
         return
@@ -245,12 +245,12 @@ def test_a_product_s_rate_is_its_flops_over_the_fastest_run(monkeypatch: pytest.
 
 def test_shapes_are_chosen_by_name_and_an_unknown_one_is_refused_in_one_sentence() -> None:
     assert speed.chosen(("cram-mini",)) == list(speed.SHAPES)
-    assert [shape.name for shape in speed.chosen(("pythia-160m", "SMOLLM2-135M"))] == ["Pythia-160M", "SmolLM2-135M"]
+    assert [shape.name for shape in speed.chosen(("PYTHIA-160m", "SMOLLM2-135M"))] == ["pythia-160m", "SmolLM2-135M"]
     with pytest.raises(ConfigError) as refused:
-        speed.bench_speed(Asked([], models=("Pythia-160M", "GPT-5")))
+        speed.bench_speed(Asked([], models=("pythia-160m", "GPT-5")))
     assert str(refused.value) == (
         "There is no shape 'GPT-5' to measure the speed of. "
-        "Choose from cram-mini, Pythia-160M, SmolLM2-135M, Llama-3.2-1B, Llama-3.1-8B."
+        "Choose from cram-mini, pythia-160m, SmolLM2-135M, Llama-3.2-1B, Llama-3.1-8B."
     )
 
 

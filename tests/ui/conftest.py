@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
+from cramdemo.catalogue import MODELS, ModelEntry
 from cramdemo.config import CramConfig, CramDefaults
-from cramdemo.models import MODELS, ModelEntry
 from cramdemo.ui import shelf
 from cramdemo.ui.live import LiveState, run_live
 

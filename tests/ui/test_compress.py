@@ -5,9 +5,9 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
+from cramdemo.catalogue import MODELS
 from cramdemo.config import PRESETS, CramConfig
 from cramdemo.errors import ConfigError
-from cramdemo.models import MODELS
 from cramdemo.ui.card import Suggestions
 from cramdemo.ui.compress import (
     NOTHING,
