@@ -217,6 +217,18 @@ _CRAM_MINI = ModelEntry(
     ),
     licence="MIT",
     note="Built in, works on any CPU. Trained to read memory vectors, as large models do untrained.",
+    layers=3,
+    architecture=_sizes(
+        "llama",
+        640,
+        864,
+        3,
+        10,
+        num_key_value_heads=10,
+        vocab_size=4096,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+    ),
 )
 _OPT = _sizes("opt", 2048, 8192, 24, 32, vocab_size=50272, max_position_embeddings=2048, tie_word_embeddings=True) | {
     "word_embed_proj_dim": 2048,

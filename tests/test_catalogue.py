@@ -8,10 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cramdemo.catalogue import BUILT_IN, MODELS, UNLIMITED, ModelEntry, find, published
 
-ON_THE_HUB = [entry for entry in MODELS.values() if not entry.local]
 
-
-@pytest.mark.parametrize("entry", ON_THE_HUB, ids=lambda entry: entry.label)
+@pytest.mark.parametrize("entry", MODELS.values(), ids=lambda entry: entry.label)
 def test_parameters_width_and_vocabulary_are_those_of_the_architecture(entry: ModelEntry) -> None:
     """Made on the meta device, which takes no memory; the counts are the ones that the hub shows."""
     with torch.device("meta"):

@@ -16,12 +16,16 @@ from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.config import INITS, MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, PRESETS, CramConfig
 from cramdemo.cram import check_length
 from cramdemo.errors import CramError, plural
+from cramdemo.settings import limited, server_settings
 from cramdemo.ui.card import Suggestions, card_html, suggestions
 from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves
+from cramdemo.ui.links import COPY_SCRIPT, MOST_CHARACTERS, linked, query_of
 from cramdemo.ui.live import LOADING, LiveState, run_live, status_html, status_line
+from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.picker import guessed_tokens, picker, picker_value, size_words
 from cramdemo.ui.samples import Sample, read_samples
-from cramdemo.ui.shelf import SHELF, STOPS, WORKER, entry_of, wait_until_warm
+from cramdemo.ui.shelf import SHELF, STOPS, WORKER, wait_until_warm
 from cramdemo.ui.tokens import EMPTY, token_view
 from cramdemo.vectors import to_bytes
 
@@ -36,6 +40,11 @@ START_WORDS = {
 }
 WIDGETS = ("steps", "seconds", "learning_rate", "margin", "seed", "precision", "init")  # of the Advanced panel
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+COUNTING: dict[str, Any] = {  # one at a time: answers in the order of the questions, so that the last one stays
+    "concurrency_limit": 1,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
 NARROW_PX = 720
 WARM_SECONDS = 30.0
 IDLE = status_line("idle", "Ready. Press Compress: progress, speed and the time left will be shown here.")
@@ -63,9 +72,12 @@ class Tab:
     """The components that other parts of the page need."""
 
     text: gr.Textbox
-    model: gr.Dropdown
+    model: gr.Textbox
     num_mem: gr.Slider
-    count: gr.HTML
+    preset: gr.Radio
+    settings: list[Any]
+    facts: list[Any]
+    note: gr.HTML
     download: gr.DownloadButton
     decode_it: gr.Button
 
@@ -88,7 +100,7 @@ def config_of(  # noqa: PLR0917  # in the order of the widgets
         ModelError: no such model.
         ConfigError: a value is out of its range.
     """
-    return CramConfig.for_model(
+    config = CramConfig.for_model(
         entry_of(model),
         preset=preset,
         num_mem=whole(num_mem),
@@ -100,6 +112,7 @@ def config_of(  # noqa: PLR0917  # in the order of the widgets
         precision=precision,
         init=init,
     )
+    return limited(config, server_settings())
 
 
 def whole(value: float | None) -> float | None:
@@ -139,8 +152,11 @@ def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
     try:
         check_characters(text)
         config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
-        if lm := SHELF.peek(model):  # not in memory yet: the run itself will check
-            check_length(lm, len(lm.tokenize(text)), config.num_mem)
+        lm = SHELF.peek(model)
+        num_tokens = len(lm.tokenize(text)) if lm else guessed_tokens(len(text))
+        check_can_run(entry_of(model), num_tokens, config.num_mem)
+        if lm:  # not in memory yet: the run itself will check
+            check_length(lm, num_tokens, config.num_mem)
     except CramError as error:
         yield status_line("error", str(error))
         raise gr.Error(escape(str(error)), title="Not compressed", print_exception=False) from None
@@ -213,15 +229,55 @@ def stop(request: gr.Request) -> None:
     STOPS.stop(request.session_hash or "", TASK)
 
 
-def count_line(text: str, model: str, num_mem: float) -> str:
-    """The count line for what stands in the widgets."""
-    return count_html(count_text(text, model, int(num_mem)))
+def about(text: str, model: str, num_mem: float, steps: float) -> tuple[str, dict[str, Any]]:
+    """The count line and the picker for what stands in the widgets."""
+    known = int(num_mem), int(steps or CramConfig().steps)
+    value = picker_value(model, len(text), *known, others=server_settings().any_model)
+    return count_html(count_text(text, model, known[0])), value
 
 
-def first_count_line(text: str, model: str, num_mem: float) -> str:
-    """The count line of a fresh page, which may be there before the model is."""
+def first_about(text: str, model: str, num_mem: float, steps: float) -> tuple[str, dict[str, Any]]:
+    """The same for a fresh page, which may be there before the model is."""
     wait_until_warm(WARM_SECONDS)
-    return count_line(text, model, num_mem)
+    return about(text, model, num_mem, steps)
+
+
+def choose(model: str, event: gr.EventData) -> str:
+    """The model that the picker's event names; the old one if it is not on offer."""
+    try:
+        return entry_of(event.model).name
+    except CramError as error:
+        gr.Warning(escape(str(error)), title="Not chosen")
+        return model
+
+
+def link(  # noqa: PLR0917  # gradio passes the widgets' values by place
+    model: str,
+    num_mem: float,
+    preset: str,
+    steps: float,
+    seconds: float,
+    learning_rate: float,
+    margin: float,
+    seed: float,
+    precision: str,
+    init: str,
+) -> Any:
+    """The box for the link, with its query in it."""
+    try:
+        config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
+    except CramError as error:
+        raise gr.Error(escape(str(error)), title="No link", print_exception=False) from None
+    return gr.update(value=query_of(model, preset, config), visible=True)
+
+
+def follow_link(model: str, num_mem: float, request: gr.Request) -> tuple[Any, ...]:
+    """Values of the form and of the Advanced panel that the page's address asks for."""
+    found = linked(dict(request.query_params), model, int(num_mem))
+    if found.problem:
+        gr.Warning(escape(found.problem), title="Link not followed")
+    settings = [found.settings[name] for name in WIDGETS]
+    return found.model, found.num_mem, found.preset, *settings, _note_html(found.model)
 
 
 def preset_settings(model: str, preset: str) -> tuple[int, float, float, str]:
@@ -233,7 +289,12 @@ def preset_settings(model: str, preset: str) -> tuple[int, float, float, str]:
 
 def _note_html(model: str) -> str:
     entry = entry_of(model)
-    size = f"{entry.parameters / 1e6:,.1f}M parameters, d = {entry.hidden_size}, vocabulary {entry.vocab_size:,}"
+    if not entry.parameters:
+        return f'<p class="cd-note">{escape(entry.name)}: what it is will be known once it is loaded.</p>'
+    size = (
+        f"{size_words(entry)} parameters, {entry.layers} layers, width {entry.hidden_size}, "
+        f"vocabulary {entry.vocab_size:,}"
+    )
     return f'<p class="cd-note">{escape(entry.note)} <span>{escape(size)}.</span></p>'
 
 
@@ -245,9 +306,19 @@ def tab(queue_limit: int | None) -> Tab:
             left = _left_column(samples)
         with gr.Column(scale=7, min_width=320, elem_classes="cd-right"):
             right = _right_column()
-    _connect_counting(left)
+    _connect_form(left)
     _connect_runs(left, right, queue_limit)
-    return Tab(left["text"], left["model"], left["num_mem"], left["count"], right["download"], right["decode_it"])
+    return Tab(
+        left["text"],
+        left["model"],
+        left["num_mem"],
+        left["preset"],
+        [left[name] for name in WIDGETS],
+        [left["count"], left["picker"]],
+        left["note"],
+        right["download"],
+        right["decode_it"],
+    )
 
 
 def _left_column(samples: list[Sample]) -> dict[str, Any]:
@@ -283,10 +354,23 @@ def _left_column(samples: list[Sample]) -> dict[str, Any]:
     with gr.Row(elem_classes="cd-run"):
         parts["compress"] = gr.Button("Compress", variant="primary", scale=3, min_width=120, elem_id="compress")
         parts["stop"] = gr.Button("Stop", variant="stop", scale=1, min_width=90, interactive=False, elem_id="stop")
-    parts["model"] = gr.Dropdown(list(MODELS), value=BUILT_IN, label="Model", filterable=False, elem_id="model")
+    parts["model"] = gr.Textbox(BUILT_IN, visible="hidden", elem_id="model-name")
+    default = CramConfig.for_model(MODELS[BUILT_IN])
+    value = picker_value(BUILT_IN, len(first.text), first.num_mem, default.steps, server_settings().any_model)
+    parts["picker"] = picker(value)
     parts["note"] = gr.HTML(_note_html(BUILT_IN), apply_default_css=False, elem_classes="cd-flat")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         parts |= _advanced()
+    with gr.Row(elem_classes="cd-link"):
+        parts["copy"] = gr.Button("Copy link", size="sm", min_width=0, scale=0, elem_id="copy-link")
+        parts["with_text"] = gr.Checkbox(False, label="with the text", min_width=140, elem_id="link-text")
+    parts["link"] = gr.Textbox(
+        label=f"Link to these settings (a text of up to {MOST_CHARACTERS:,} characters, if ticked)",
+        visible=False,
+        interactive=False,
+        buttons=["copy"],
+        elem_id="link",
+    )
     return parts
 
 
@@ -338,31 +422,31 @@ def _right_column() -> dict[str, Any]:
     return parts
 
 
-def _connect_counting(left: dict[str, Any]) -> None:
-    text, model, num_mem = left["text"], left["model"], left["num_mem"]
+def _connect_form(left: dict[str, Any]) -> None:
+    text, model, num_mem, preset = left["text"], left["model"], left["num_mem"], left["preset"]
     wait = f"async (...values) => {{ await new Promise(done => setTimeout(done, {COUNT_WAIT_MS})); return values; }}"
     gr.on(
-        [text.change, model.change, num_mem.change],
-        count_line,
-        [text, model, num_mem],
-        left["count"],
+        [text.change, num_mem.change, left["steps"].change],
+        about,
+        [text, model, num_mem, left["steps"]],
+        [left["count"], left["picker"]],
         js=wait,
         trigger_mode="always_last",
-        show_progress="hidden",
-        concurrency_limit=1,  # answers in the order of the questions, so that the last one stays
-        api_visibility="private",
+        **COUNTING,
     )
-    model.change(_note_html, model, left["note"], **QUICK)
-    gr.on(
-        [model.change, left["preset"].change],
-        preset_settings,
-        [model, left["preset"]],
-        [left[name] for name in ("steps", "learning_rate", "margin", "init")],
-        **QUICK,
+    chosen = left["picker"].select(choose, model, model, **QUICK).then(_note_html, model, left["note"], **QUICK)
+    shown = [left[name] for name in ("steps", "learning_rate", "margin", "init")]
+    chosen.then(preset_settings, [model, preset], shown, **QUICK).then(
+        about, [text, model, num_mem, left["steps"]], [left["count"], left["picker"]], **COUNTING
     )
+    preset.input(preset_settings, [model, preset], shown, **QUICK)
     for chip, sample in left["chips"]:
         values = json.dumps([sample.text, sample.num_mem])
         chip.click(None, None, [text, num_mem], js=f"() => {values}", show_progress="hidden", api_visibility="private")
+    settings = [model, num_mem, preset, *(left[name] for name in WIDGETS)]
+    left["copy"].click(link, settings, left["link"], **QUICK).success(
+        None, [left["link"], left["with_text"], text], left["link"], js=COPY_SCRIPT, api_visibility="private"
+    )
 
 
 def _connect_runs(left: dict[str, Any], right: dict[str, Any], queue_limit: int | None) -> None:
@@ -409,12 +493,10 @@ def _connect_run(start: Any, left: dict[str, Any], right: dict[str, Any], queue_
     )
     ended.then(None, None, None, js=_move_focus("stop", "compress"), api_visibility="private")
     ended.then(  # what could not be counted while the model was busy
-        count_line,
-        [left["text"], left["model"], left["num_mem"]],
-        left["count"],
-        concurrency_limit=1,
-        show_progress="hidden",
-        api_visibility="private",
+        about,
+        [left["text"], left["model"], left["num_mem"], left["steps"]],
+        [left["count"], left["picker"]],
+        **COUNTING,
     )
 
 

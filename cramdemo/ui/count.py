@@ -8,13 +8,16 @@ from html import escape
 
 import torch
 
+from cramdemo.catalogue import UNLIMITED, ModelEntry
 from cramdemo.errors import CramError, TextError, plural
 from cramdemo.metrics import cross_entropy_bits
 from cramdemo.models import FrozenLM
-from cramdemo.ui.shelf import SHELF, WORKER, entry_of
+from cramdemo.ui.offer import entry_of, is_here
+from cramdemo.ui.shelf import SHELF, WORKER
 
 MAX_CHARACTERS = 100_000  # what is longer cannot fit any context on offer, and is not worth tokenising
 ANSWER_SECONDS = 3.0
+SOON_LOADED_PARAMETERS = 50_000_000
 _H_LM = "cost of the text under the bare model, tokens 2 to N"
 
 
@@ -61,10 +64,17 @@ def bare_bits(lm: FrozenLM, ids: Sequence[int]) -> float:
     return float(cross_entropy_bits(lm.bare_logits(tensor), tensor[:, 1:]).sum())
 
 
-def _measure(text: str, model: str, limit: int) -> tuple[int, float | None]:
+def _measure(text: str, model: str, limit: int) -> tuple[int, float | None] | None:
+    if not (SHELF.peek(model) or _soon_loaded(entry_of(model))):
+        return None
     lm = SHELF.get(model, SHELF.precision(model))
     ids = lm.tokenize(text)
     return len(ids), bare_bits(lm, ids) if len(ids) <= limit else None
+
+
+def _soon_loaded(entry: ModelEntry) -> bool:
+    """Counting is no reason to download a model, nor to load a large one."""
+    return 0 < entry.parameters <= SOON_LOADED_PARAMETERS and is_here(entry)
 
 
 def _tokens_only(text: str, model: str) -> int | None:
@@ -82,7 +92,8 @@ def count_html(count: Count) -> str:
     if count.h_lm_bits is not None:
         parts.append(f'<abbr title="{_H_LM}">H_LM</abbr> {count.h_lm_bits:,.0f} bits')
     over = count.tokens is not None and count.tokens > count.limit
-    limit = f"at most {count.limit:,} tokens with K = {count.num_mem}" if count.limit else ""
+    bounded = 0 < count.limit < UNLIMITED - count.num_mem
+    limit = f"at most {count.limit:,} tokens with K = {count.num_mem}" if bounded else ""
     words = " · ".join(f"<span>{part}</span>" for part in parts)
     tail = f'<span class="cd-limit">{"Too long: " if over else ""}{limit}</span>'
     return f'<p class="cd-count" data-over="{int(over)}">{words}{" · " + tail if limit else ""}</p>'

@@ -5,18 +5,22 @@ python app.py
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gradio as gr
 
+from cramdemo.settings import server_settings
 from cramdemo.ui import compress, decode
 from cramdemo.ui.api import add_api
 from cramdemo.ui.curves import allow_plotly, head
+from cramdemo.ui.links import FRAGMENT_SCRIPT
+from cramdemo.ui.login import login_is_on
+from cramdemo.ui.offer import offered
 from cramdemo.ui.shelf import STOPS, warm_up
 from cramdemo.ui.theme import CSS, HEADER, NOTES, theme
 
 TITLE = "cramdemo: cram a text into the input vectors of a frozen language model"
-QUEUE_SIZE = 20
 ONE_AT_A_TIME = 1
 CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 LAUNCH: dict[str, Any] = {
@@ -32,11 +36,17 @@ LAUNCH: dict[str, Any] = {
 
 
 def build() -> gr.Blocks:
-    """The page, with the built-in model loading in the background."""
+    """The page, with the built-in model loading in the background.
+
+    Raises:
+        ConfigError: a setting of the server makes no sense.
+    """
+    offered()
     allow_plotly()
     warm_up()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
         gr.HTML(HEADER, apply_default_css=False, elem_classes="cd-flat")
+        _space_buttons()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Compress", id="compress"):
                 first = compress.tab(ONE_AT_A_TIME)
@@ -44,16 +54,10 @@ def build() -> gr.Blocks:
                 file, decode_on = decode.tab(ONE_AT_A_TIME, compress.QUEUE)
         gr.HTML(NOTES, apply_default_css=False, elem_classes="cd-flat")
         _connect_decode_it(first, tabs, file, decode_on)
-        page.load(
-            compress.first_count_line,
-            [first.text, first.model, first.num_mem],
-            first.count,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        _connect_load(page, first)
         page.unload(_forget)
         add_api(ONE_AT_A_TIME, compress.QUEUE)
-    page.queue(max_size=QUEUE_SIZE)
+    page.queue(max_size=server_settings().queue)
     built: gr.Blocks = page
     return built
 
@@ -68,6 +72,26 @@ def _connect_decode_it(first: compress.Tab, tabs: gr.Tabs, file: gr.File, decode
         api_visibility="private",
     )
     decode_on(carried.then)
+
+
+def _space_buttons() -> None:
+    """What only a Space can do: duplicate itself, and log a visitor in."""
+    if not os.environ.get("SPACE_ID"):
+        return
+    with gr.Row(elem_classes="cd-space"):
+        gr.DuplicateButton("Duplicate this Space")
+        if login_is_on():
+            gr.LoginButton("Log in for gated models")
+
+
+def _connect_load(page: gr.Blocks, first: compress.Tab) -> None:
+    """A fresh page: what its address asks for, then what can be said of it."""
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    form = [first.model, first.num_mem, first.preset, *first.settings, first.note]
+    page.load(None, first.text, first.text, js=FRAGMENT_SCRIPT, **private)
+    followed = page.load(compress.follow_link, [first.model, first.num_mem], form, **private)
+    asked = [first.text, first.model, first.num_mem, first.settings[0]]
+    followed.then(compress.first_about, asked, first.facts, **private)
 
 
 def _forget(request: gr.Request) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from concurrent.futures import Future, wait
 from typing import Any
 
-from cramdemo.catalogue import BUILT_IN, MODELS, ModelEntry
+from cramdemo.catalogue import BUILT_IN
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
-from cramdemo.errors import ModelError
 from cramdemo.models import FrozenLM, load_model
 from cramdemo.ui.jobs import StopFlags, Worker
+from cramdemo.ui.offer import entry_of
 
 WARM_UP_TEXT = "warm"
 
@@ -43,18 +43,6 @@ class Shelf:
         """The model if it is in memory in any precision. From other threads use its tokenizer only."""
         lm, key = self._lm, self._key
         return lm if key is not None and key[0] == name else None
-
-
-def entry_of(name: str) -> ModelEntry:
-    """The table entry of a model on offer: a name from a visitor or a file never becomes a path.
-
-    Raises:
-        ModelError: the name is not in the table.
-    """
-    entry = MODELS.get(name)
-    if entry is None:
-        raise ModelError(f"There is no model {str(name)[:60]!r} on this page. Choose from {', '.join(MODELS)}.")
-    return entry
 
 
 WORKER = Worker()

@@ -153,6 +153,42 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-note { font-size: 13px; line-height: 1.5; color: var(--cd-muted); }
 .cd-note span { white-space: normal; font-variant-numeric: tabular-nums; }
 
+.cd-picker .cd-label { display: block; font-size: 14px; font-weight: 600; color: var(--cd-ink); margin-bottom: 6px; }
+.cd-picker details { background: var(--cd-surface); border: 1px solid var(--cd-line); border-radius: 10px; }
+.cd-picker summary { cursor: pointer; padding: 9px 14px; font-size: 15px; color: var(--cd-ink); border-radius: 10px; }
+.cd-picked-facts { color: var(--cd-muted); font-size: 13.5px; margin-left: 6px; }
+.cd-models { max-height: 340px; overflow-y: auto; border-top: 1px solid var(--cd-line); padding: 4px; }
+.cd-model { display: grid; grid-template-columns: auto 1fr; gap: 1px 10px; padding: 7px 9px; border-radius: 7px;
+  cursor: pointer; align-items: baseline; }
+.cd-model:hover { background: var(--cd-sunk); }
+.cd-model:has(input:checked) { background: var(--cd-accent-soft); }
+.cd-model:has(input:disabled) { cursor: not-allowed; }
+.cd-model:has(input:disabled) .cd-model-name { color: var(--cd-muted); font-weight: 400; }
+.cd-model input { appearance: none; width: 15px; height: 15px; margin: 0; border: 1.5px solid var(--cd-muted);
+  border-radius: 50% !important; background: none !important; align-self: start; margin-top: 3px; }
+.cd-model input:checked { border: 5px solid var(--cd-accent); }
+.cd-model input:disabled { opacity: .4; }
+.cd-model-head { display: flex; flex-wrap: wrap; gap: 0 10px; justify-content: space-between; }
+.cd-model-name { font-weight: 600; color: var(--cd-ink); font-size: 14.5px; }
+.cd-model-size, .cd-model-facts, .cd-models-note { font-size: 12.5px; line-height: 1.45; color: var(--cd-muted);
+  font-variant-numeric: tabular-nums; }
+.cd-model-facts, .cd-model-reason { grid-column: 2; }
+.cd-model-reason { font-size: 12.5px; line-height: 1.45; color: var(--cd-warm); overflow-wrap: anywhere; }
+.cd-models-note { padding: 8px 14px; border-top: 1px solid var(--cd-line); }
+.cd-models-note:empty { display: none; }
+.cd-other { display: flex; flex-wrap: wrap; gap: 8px; align-items: end; padding: 10px 14px;
+  border-top: 1px solid var(--cd-line); font-size: 13px; }
+.cd-other[hidden] { display: none; }
+.cd-other label { flex: 1 1 180px; color: var(--cd-muted); }
+.cd-other input { width: 100%; margin-top: 3px; padding: 5px 9px; border: 1px solid var(--cd-line);
+  border-radius: 6px; background: var(--cd-sunk); color: var(--cd-ink); font-size: 14px; }
+.cd-other button { padding: 6px 12px; border: 1px solid var(--cd-line); border-radius: 6px; color: var(--cd-ink);
+  background: var(--cd-sunk); cursor: pointer; }
+.cd-space { gap: 8px !important; justify-content: flex-end; }
+.cd-space > * { flex: 0 0 auto !important; width: auto !important; }
+.cd-link { gap: 10px !important; align-items: center; }
+.cd-link > * { flex: 0 0 auto !important; width: auto !important; }
+
 .cd-panel, .cd-status, .cd-card {
   background: var(--cd-surface); border: 1px solid var(--cd-line); border-radius: 10px; padding: 14px 16px;
 }

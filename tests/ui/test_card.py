@@ -80,3 +80,20 @@ def test_suggestions_stay_inside_the_limits_of_the_page(failed):
 @pytest.mark.parametrize(("count", "words"), [(0, "0 tokens"), (1, "1 token"), (1000, "1,000 tokens")])
 def test_plural(count, words):
     assert plural(count, "token") == words
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("EleutherAI/pythia-160m", ["<dt>cramming paper</dt><dd>80 tokens", "<dt>progressive paper</dt><dd>11 tokens"]),
+        ("Qwen/Qwen3-4B-Base", []),
+        ("tiny", []),
+    ],
+)
+def test_a_model_of_the_papers_is_set_beside_their_figures(crammed, model, shown):
+    vectors = dataclasses.replace(crammed.vectors, model_id=model)
+    html = card_html(TEXT, dataclasses.replace(crammed, vectors=vectors), Suggestions())
+    assert [words for words in shown if words not in html] == []
+    assert html.count(" paper</dt>") == len(shown)
+    if shown:
+        assert f"here {crammed.num_tokens} tokens decoded from 4 vectors" in html
