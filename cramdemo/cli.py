@@ -38,7 +38,6 @@ CRAM_SETTINGS = (  # that `cram` has an option for
 )
 MODEL_HELP = "name from `models`, folder, or hub id as owner/name"
 MODEL_COLUMNS = ("model", "size", "width", "layers", "context", "licence", "gated", "cramming", "progressive")
-PUBLISHED_IN = "cramming (arXiv 2502.13063, Table 1), progressive cramming (its mean)"
 FIGURES = {"capacity": capacity_figure}  # of benchmarks that have one
 
 
@@ -187,7 +186,7 @@ def run_models(arguments: argparse.Namespace) -> int:
         _print_json([_model_row(entry) for entry in MODELS.values()])
         return EXIT_OK
     print(_aligned([MODEL_COLUMNS, *(_model_cells(entry) for entry in MODELS.values())]))
-    print(f"\nTokens in one vector, as published for the untrained model: {PUBLISHED_IN}.")
+    print("\nThe last two are tokens in one vector, as the papers on cramming and progressive cramming have them.")
     return EXIT_OK
 
 

@@ -3,11 +3,12 @@
     python -P download.py
 
 `hub.py` starts it by its path: as a module of the package it would load torch first, so it imports nothing from there.
-A line of JSON comes in: repo_id and token. Lines of JSON go out: bytes done of total, and last the folder and its
-commit, or a sentence that says why not. It ends when its input does, so that it does not outlive its parent.
+A line of JSON comes in: repo_id and token. Lines of JSON go out: bytes done of total, or nothing as a sign of life, and
+last the folder and its commit, or a sentence that says why not. When its input ends so does the program, which must not
+outlive its parent.
 
-Everything is taken from one commit, into the cache that all programs share. Large files are fetched here and checked
-against the commit's SHA-256, because huggingface_hub 2.4 begins a half file anew in each process.
+Everything is taken from one commit, into the cache that all programs share. Files are fetched here and checked against
+the commit's hashes, because huggingface_hub 2.4 begins a half file anew in each process; it puts them in their places.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +41,9 @@ TOKENIZER = (
 )
 WANTED = (CONFIG, "generation_config.json", INDEX, *TOKENIZER)  # and the weights
 CONVERTER, CONVERSION = "SFconvertbot", "Adding `safetensors` variant of this model"
-WORKERS = 4  # large files at a time
+WORKERS = 4  # files at a time
 TELL_SECONDS = 0.2
-CHUNK = 1 << 16  # bytes: so few, that progress moves and a stop loses little on a slow line
+CHUNK = 1 << 16  # bytes; few, so that progress moves and a stop loses little on a slow line
 NONSENSE = (KeyError, TypeError, ValueError, AttributeError)
 
 
@@ -51,11 +53,11 @@ class Refusal(Exception):  # noqa: N818 (as the errors of the package: it reads 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a commit: size in bytes; `sha256` is "" for a small one, which is not in the large file storage."""
+    """A file of a commit: size in bytes; `blob` is its SHA-256 if it is in the large file storage, else git's SHA-1."""
 
     name: str
     size: int
-    sha256: str
+    blob: str
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,8 @@ def _commit(api: HfApi, repo_id: str, reference: str | None = None) -> Commit:
     """
     info = api.model_info(repo_id, revision=reference, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     listed: Any = info.siblings
-    files = [File(s.rfilename, s.size, s.lfs.sha256 if s.lfs else "") for s in listed]
-    hashes = [file.sha256 for file in files if file.sha256]
-    if not re.fullmatch("[0-9a-f]{40}", info.sha or "") or not all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes):
+    files = [File(s.rfilename, s.size, s.lfs.sha256 if s.lfs else s.blob_id) for s in listed]
+    if not all(re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", sha or "") for sha in (info.sha, *(f.blob for f in files))):
         raise ValueError("not a SHA, and it would become the name of a file")
     return Commit(repo_id, str(info.sha), {file.name: file for file in files})
 
@@ -214,63 +215,68 @@ def _get(commit: Commit, files: Sequence[File], token: str | None, *, tell: bool
     missing = _missing(commit, files)
     if not missing:
         return
-    large = [file for file in missing if file.sha256]
     _check_space(commit, missing)
     pool = ThreadPoolExecutor(WORKERS)
-    pending = {pool.submit(_pull, commit, file, token) for file in large}
+    pending = {pool.submit(_pull, commit, file, token) for file in missing}
     while pending:
-        if tell:
-            _tell(commit, files)
+        _say(**(_progress(commit, files) if tell else {}))
         finished, pending = wait(pending, TELL_SECONDS, FIRST_EXCEPTION)
         for job in finished:
             job.result()
     names = [file.name for file in missing]
-    snapshot_download(commit.repo_id, revision=commit.sha, allow_patterns=names, token=token)  # links the large ones
+    snapshot_download(commit.repo_id, revision=commit.sha, allow_patterns=names, token=token)  # fetches none: all links
     if _missing(commit, files):
         raise OSError("the hub is gone")
-    if tell:
-        _tell(commit, files)
+    _say(**(_progress(commit, files) if tell else {}))
 
 
 def _pull(commit: Commit, file: File, token: str | None) -> None:
-    """A large file into the cache, from where an earlier try has stopped; one process at a time."""
-    blob, half = _blob(commit, file)
-    lock = Path(constants.HF_HUB_CACHE) / ".locks" / commit.storage.name / f"{file.sha256}.lock"
+    """A file into the cache, from where an earlier try has stopped; one process at a time."""
+    half, blob = _places(commit, file)
+    lock = Path(constants.HF_HUB_CACHE) / ".locks" / commit.storage.name / f"{file.blob}.lock"
     for path in (blob, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
-        if blob.exists():
+        if blob.exists() and blob.stat().st_size == file.size:
             return
         with half.open("ab") as out:
             if out.tell() > file.size:
                 out.truncate(0)
                 out.seek(0)
             url = hf_hub_url(commit.repo_id, file.name, revision=commit.sha)
-            http_get(url, out, resume_size=out.tell(), headers=build_hf_headers(token=token), expected_size=file.size)
-        with half.open("rb") as whole:
-            found = hashlib.file_digest(whole, "sha256").hexdigest()
-        if found != file.sha256:
+            headers = build_hf_headers(token=token, headers={"Accept-Encoding": "identity"})  # its own bytes
+            http_get(url, out, resume_size=out.tell(), headers=headers, expected_size=file.size)
+        if _hash(half, file) != file.blob:
             half.unlink()
             raise Refusal(f"A file of {commit.repo_id} arrived damaged, and is deleted. Try again.")
         half.replace(blob)
 
 
-def _blob(commit: Commit, file: File) -> tuple[Path, Path]:
-    """Where the cache keeps a large file, and where it grows."""
-    blob = commit.storage / "blobs" / file.sha256
-    return blob, blob.with_name(f"{blob.name}.incomplete")
+def _hash(path: Path, file: File) -> str:
+    """As the commit names it: SHA-256, or git's SHA-1 with a header."""
+    start = hashlib.sha256() if len(file.blob) == 64 else hashlib.sha1(b"blob %d\0" % file.size)
+    with path.open("rb") as whole:
+        return hashlib.file_digest(whole, lambda: start).hexdigest()
+
+
+def _places(commit: Commit, file: File) -> tuple[Path, Path]:
+    """Where a file grows, and where the cache keeps it then."""
+    blob = commit.storage / "blobs" / file.blob
+    return blob.with_name(f"{blob.name}.incomplete"), blob
 
 
 def _present(commit: Commit, file: File) -> int:
     """Bytes of a file that are on the disk."""
     if not _missing(commit, [file]):
         return file.size
-    places = _blob(commit, file) if file.sha256 else ()
-    return max((place.stat().st_size for place in places if place.exists()), default=0)
+    for place in _places(commit, file):  # in this order, as it may be renamed just now
+        with suppress(FileNotFoundError):
+            return place.stat().st_size
+    return 0
 
 
-def _tell(commit: Commit, files: Sequence[File]) -> None:
-    _say(done=sum(_present(commit, file) for file in files), total=sum(file.size for file in files))
+def _progress(commit: Commit, files: Sequence[File]) -> dict[str, int]:
+    return {"done": sum(_present(commit, file) for file in files), "total": sum(file.size for file in files)}
 
 
 def _check_space(commit: Commit, files: Sequence[File]) -> None:

@@ -26,7 +26,7 @@ from cramdemo.errors import ModelError
 PROGRAM = Path(__file__).with_name("download.py")
 POLL_SECONDS = 0.05  # how often Stop is looked at
 GRACE_SECONDS = 0.2  # from asking the program to end until it is made to
-SILENCE_SECONDS = 90.0  # after which the hub is given up; a download that moves says so five times a second
+SILENCE_SECONDS = 90.0  # after which the hub is given up; while files arrive the program says so five times a second
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 Lines = queue.SimpleQueue[str]
 
@@ -88,7 +88,7 @@ def fetch(
                 raise ModelError(said["sentence"])
             if "folder" in said:
                 return Snapshot(Path(said["folder"]), said["revision"])
-            if tell:
+            if tell and "done" in said:
                 tell(Download(said["done"], said["total"]))
     raise AssertionError("the program ends with a folder or a sentence")
 

@@ -303,7 +303,7 @@ def load_model(
     model, tokenizer = _load(name, files.folder, dtype)
     try:
         fingerprint = model_fingerprint(files.folder, model)
-        encoder = _encoder_of(files.folder, model, place)
+        encoder = load_encoder(files.folder / "encoder", model.config) if (files.folder / "encoder").is_dir() else None
     except _DAMAGED as error:
         raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.") from error
     return FrozenLM(
@@ -312,7 +312,7 @@ def load_model(
         tokenizer,
         fingerprint=fingerprint,
         revision=files.revision,
-        encoder=encoder,
+        encoder=encoder.to(place) if encoder else None,
         step_dtype=torch.bfloat16 if precision == "auto" and _gains_by_bfloat16(files.folder, place) else None,
     )
 
@@ -330,13 +330,6 @@ def _files_of(name: str, download: Callable[[str], Snapshot]) -> tuple[str, Snap
         f"There is no model {name!r} here. Choose {BUILT_IN} or another that `python -m cramdemo models` lists, "
         "or give a hub id, as owner/name, or the folder of a model."
     )
-
-
-def _encoder_of(folder: Path, model: PreTrainedModel, place: torch.device) -> MemoryEncoder | None:
-    if not (folder / "encoder").is_dir():
-        return None
-    encoder = load_encoder(folder / "encoder", model.config)
-    return encoder.to(place)
 
 
 def _gains_by_bfloat16(folder: Path, place: torch.device) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +39,7 @@ class Repository:
         gated: only `granted` tokens may have the files.
         granted: tokens.
         sizes: what the hub says of a file's size where that is not true.
+        older: the files of earlier commits.
     """
 
     files: dict[str, bytes]
@@ -46,6 +47,12 @@ class Repository:
     gated: bool = False
     granted: tuple[str, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
+    older: list[dict[str, bytes]] = field(default_factory=list)
+
+    def push(self, files: dict[str, bytes]) -> None:
+        """A new commit, with these files in place of what was there."""
+        self.older.append(self.files)
+        self.files = self.files | files
 
     @property
     def sha(self) -> str:
@@ -54,7 +61,7 @@ class Repository:
 
     def commit(self, reference: str) -> dict[str, bytes] | None:
         """Files of a branch, pull request or SHA."""
-        known = {"main": self.files, sha_of(self.files): self.files}
+        known = {"main": self.files} | {sha_of(files): files for files in (self.files, *self.older)}
         for number, request in self.requests.items():
             known |= {f"refs/pr/{number}": request.files, sha_of(request.files): request.files}
         return known.get(reference)
@@ -81,11 +88,13 @@ class FakeHub:
         authorized: paths that came with a token, and the token.
         wait: seconds before each block of a large file.
         cut: bytes after which a large file's connection is closed, and the hub answers 503 from then on; 0 for never.
+        stall: bytes after which a large file sends nothing more; 0 for never.
         broken: status of every answer; 0 for the right one.
         silence: seconds before every answer.
-        garbled: large files hold something else than the commit says.
+        garbled: name of the file that holds something else than the commit says.
         answer: body in place of every answer in JSON.
         ranges: first byte of each request for a large file.
+        after: called with the path of each answer in JSON once it is made.
     """
 
     url: str = ""
@@ -96,10 +105,12 @@ class FakeHub:
     ranges: list[int] = field(default_factory=list)
     wait: float = 0.0
     cut: int = 0
+    stall: int = 0
     broken: int = 0
     silence: float = 0.0
-    garbled: bool = False
+    garbled: str = ""
     answer: bytes = b""
+    after: Callable[[str], None] = lambda path: None
 
     @property
     def files_asked(self) -> set[str]:
@@ -194,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
         facts = {"X-Repo-Commit": sha_of(files), "ETag": f'"{_blob(files[name])}"'}
         if not _is_large(name):
-            return self._send(200, files[name], facts)
+            return self._send(200, bytes(len(files[name])) if name == self.hub.garbled else files[name], facts)
         sha = hashlib.sha256(files[name]).hexdigest()
         large = {"X-Linked-Etag": f'"{sha}"', "X-Linked-Size": str(len(files[name]))}
         return self._send(302, b"", facts | large | {"Location": f"{self.hub.storage}/storage/{sha}"})
@@ -203,6 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         """A large file, from where the client wants it."""
         contents = (c for r in self.hub.repositories.values() for c in _all_contents(r))
         content = next(c for c in contents if hashlib.sha256(c).hexdigest() == sha)
+        if _is_large(self.hub.garbled):
+            content = bytes(len(content))
         start = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0])
         self.hub.ranges.append(start)
         self.send_response(206 if start else 200)
@@ -214,12 +227,13 @@ class _Handler(BaseHTTPRequestHandler):
             if self.hub.cut and first >= self.hub.cut:
                 self.hub.broken, self.close_connection = 503, True
                 return
-            time.sleep(self.hub.wait)
-            block = content[first : first + BLOCK]
-            self.wfile.write(bytes(len(block)) if self.hub.garbled else block)
+            time.sleep(10 if self.hub.stall and first >= self.hub.stall else self.hub.wait)
+            self.wfile.write(content[first : first + BLOCK])
 
     def _json(self, value: Any) -> None:
-        self._send(200, self.hub.answer or json.dumps(value).encode())
+        body = self.hub.answer or json.dumps(value).encode()
+        self.hub.after(urlsplit(self.path).path)
+        self._send(200, body)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -239,9 +253,8 @@ def _blob(content: bytes) -> str:
 
 
 def _all_contents(repository: Repository) -> Iterator[bytes]:
-    yield from repository.files.values()
-    for request in repository.requests.values():
-        yield from request.files.values()
+    for files in (repository.files, *repository.older, *(r.files for r in repository.requests.values())):
+        yield from files.values()
 
 
 def _facts(repository: Repository, name: str, content: bytes) -> dict[str, Any]:

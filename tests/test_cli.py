@@ -188,7 +188,7 @@ def test_ctrl_c_in_a_download_is_one_sentence_and_status_2(
 
     monkeypatch.setattr("cramdemo.cli.load_model", pressed)
     hub.add("someone/tiny", files_of(tiny_folder))
-    hub.wait = 0.02
+    hub.stall = 1
     assert main(["cram", str(text), "--model", "someone/tiny"]) == 2
     assert capsys.readouterr().err.startswith("cramdemo: The download of someone/tiny was stopped.")
 

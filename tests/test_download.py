@@ -80,6 +80,7 @@ def test_an_answer_of_no_hub_is_told_as_such(hub: FakeHub, files: Files, answer:
     hub.add(ID, files)
     hub.answer = answer
     assert "makes no sense" in _refused()
+    assert hub.asked == [f"GET /api/models/{ID}"]
 
 
 @pytest.mark.parametrize("name", ["../config.json", "model-00001-of-00002.safetensors", "weights.bin"])
@@ -91,12 +92,21 @@ def test_an_index_may_name_only_safetensors_of_the_commit(hub: FakeHub, files: F
     assert "weights.bin" not in hub.files_asked
 
 
-def test_a_file_that_is_not_what_the_commit_says_is_deleted(hub: FakeHub, files: Files) -> None:
+def test_a_large_file_of_the_cache_with_another_size_is_fetched_anew(hub: FakeHub, files: Files) -> None:
     hub.add(ID, files)
-    hub.garbled = True
+    weights = fetch(ID).folder / "model.safetensors"
+    weights.resolve().write_bytes(b"cut")
+    fetch(ID)
+    assert weights.read_bytes() == files["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_file_that_is_not_what_the_commit_says_is_deleted(hub: FakeHub, files: Files, name: str) -> None:
+    hub.add(ID, files)
+    hub.garbled = name
     assert "arrived damaged" in _refused()
-    hub.garbled = False
-    assert (fetch(ID).folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+    hub.garbled = ""
+    assert (fetch(ID).folder / name).read_bytes() == files[name]
 
 
 def test_a_model_too_large_for_the_disk_is_refused_before_its_weights_are_asked_for(hub: FakeHub, files: Files) -> None:
@@ -157,7 +167,7 @@ def cached(files: Files, hub: FakeHub) -> str:
     """Two commits of the model are in the cache, the second one of them not complete; the SHA of the first."""
     hub.add(ID, files)
     revision = fetch(ID).revision
-    hub.add(ID, files | {"model.safetensors": b"other weights"}, sizes={"model.safetensors": 10**15})
+    hub.add(ID, files | {"model.safetensors": b"other"}, sizes={"model.safetensors": 10**15})
     _refused()
     return revision
 
@@ -214,14 +224,17 @@ def test_a_cache_that_another_program_has_filled_serves_once_it_is_complete(
 
 def test_the_program_ends_when_the_one_that_started_it_is_gone(hub: FakeHub, files: Files) -> None:
     hub.add(ID, files)
-    hub.wait = 1.0
+    hub.stall = 1
     with subprocess.Popen([sys.executable, "-P", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdin and program.stdout
         program.stdin.write(json.dumps({"repo_id": ID, "token": None}).encode() + b"\n")
         program.stdin.flush()
-        assert b"done" in program.stdout.readline()
+        assert any(b"done" in line for line in program.stdout)
         program.stdin.close()  # as the system does for a process that has ended
-        assert program.wait(timeout=10) == 1
+        try:
+            assert program.wait(timeout=10) == 1
+        finally:
+            program.kill()
 
 
 def test_the_program_needs_neither_torch_nor_the_package() -> None:
