@@ -321,7 +321,7 @@ def _files_of(name: str, download: Callable[[str], Snapshot]) -> tuple[str, Snap
     """The model's name for vector files, where a path would tell tales, and its files."""
     entry, folder = find(name), Path(name)
     if entry:
-        return entry.name, Snapshot(Path(entry.source), "") if entry.local else download(entry.source)
+        return entry.name, download(entry.source) if is_hub_id(entry.source) else Snapshot(Path(entry.source), "")
     if (folder / "config.json").is_file():
         return folder.resolve().name, Snapshot(folder, "")
     if is_hub_id(name) and not folder.exists():
