@@ -12,19 +12,20 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from cramdemo import __version__
-from cramdemo.catalogue import BUILT_IN, MODELS, ModelEntry
+from cramdemo.catalogue import BUILT_IN, MODELS, UNLIMITED, ModelEntry, published
 from cramdemo.config import MAX_NUM_MEM, OPTIMIZERS, CramConfig
 from cramdemo.cram import CramResult, Progress, cram
 from cramdemo.decode import decode
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
-from cramdemo.models import load_model
+from cramdemo.hub import Download
+from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import read_books
 from cramdemo.plots import capacity_figure, training_svg
 from cramdemo.vectors import describe, load, save
@@ -35,6 +36,8 @@ CRAM_SETTINGS = (  # that `cram` has an option for
     *("preset", "num_mem", "steps", "seconds", "learning_rate", "margin", "temperature", "boost", "optimizer"),
     *("init", "precision", "seed"),
 )
+MODEL_HELP = "name from `models`, folder, or hub id as owner/name"
+MODEL_COLUMNS = ("model", "size", "width", "layers", "context", "licence", "gated", "cramming", "progressive")
 FIGURES = {"capacity": capacity_figure}  # of benchmarks that have one
 
 
@@ -75,7 +78,7 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
     default = CramConfig()
     parser.add_argument("text", metavar="FILE", help="a UTF-8 text file, or - for standard input")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help=f"vector file (default: FILE's name{SUFFIX})")
-    parser.add_argument("--model", default=BUILT_IN, help=f"name from `models`, or a folder (default {BUILT_IN})")
+    parser.add_argument("--model", default=BUILT_IN, help=f"{MODEL_HELP} (default {BUILT_IN})")
     memory_help = f"memory tokens, 1 to {MAX_NUM_MEM} (default {default.num_mem})"
     parser.add_argument("--num-mem", type=int, metavar="K", help=memory_help)
     preset_help = "fast: soonest lossless; most: as many tokens as the vectors can hold, in its time (default fast)"
@@ -100,7 +103,7 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
 def _add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vectors", type=Path, metavar="FILE", help="a vector file")
     parser.add_argument("-o", "--output", type=Path, metavar="TEXT", help="write the text here, not to stdout")
-    parser.add_argument("--model", help="name or folder of the model, where the file's own name for it is not enough")
+    parser.add_argument("--model", help=f"the file's model, if it is not on offer: {MODEL_HELP}")
     parser.add_argument("--json", action="store_true", help="print one JSON object with the text in it")
     parser.set_defaults(run=run_decode)
 
@@ -147,7 +150,7 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     text = read_text(arguments.text)
     output = arguments.output or Path(_default_output(arguments.text))
     _check_folder(output)  # before the run, so that no work is lost
-    lm = load_model(arguments.model, precision=arguments.precision or "auto")
+    lm = _load(arguments.model, precision=arguments.precision or "auto")
     config = CramConfig.for_model(lm, **{name: getattr(arguments, name) for name in CRAM_SETTINGS})
     with _interrupt_flag() as interrupted:
         result = _watch(cram(lm, text, config, stop=interrupted), config.steps)
@@ -162,7 +165,7 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
 def run_decode(arguments: argparse.Namespace) -> int:
     """`decode`: vector file in, text out, byte for byte."""
     vectors = load(arguments.vectors)
-    lm = load_model(arguments.model or _offered(vectors.model_id))
+    lm = _load(arguments.model or _offered(vectors.model_id))
     decoded = decode(lm, vectors)
     data = decoded.text.encode("utf-8")
     if arguments.output:
@@ -182,26 +185,43 @@ def run_models(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json([_model_row(entry) for entry in MODELS.values()])
         return EXIT_OK
-    for entry in MODELS.values():
-        print(
-            f"{entry.name}: {entry.parameters / 1e6:.1f}M parameters, width {entry.hidden_size}, vocabulary "
-            f"{entry.vocab_size}, context {entry.context}, {entry.licence}. {entry.note}"
-        )
+    print(_aligned([MODEL_COLUMNS, *(_model_cells(entry) for entry in MODELS.values())]))
+    print("\nThe last two are tokens in one vector, as the papers on cramming and progressive cramming have them.")
     return EXIT_OK
 
 
+def _model_row(entry: ModelEntry) -> dict[str, Any]:
+    """A table entry without its folder, which is a path of this machine, and with the papers' figures."""
+    row = {name: value for name, value in dataclasses.asdict(entry).items() if name != "source"}
+    return row | {"published": dataclasses.asdict(published(entry))}
+
+
+def _model_cells(entry: ModelEntry) -> tuple[str, ...]:
+    """An entry's line, one cell for each of `MODEL_COLUMNS`; blank where nothing is known."""
+    figures = published(entry)
+    size = f"{entry.parameters / 1e9:.2f}B" if entry.parameters >= 1e9 else f"{entry.parameters / 1e6:.1f}M"
+    context = f"{entry.context:,}" if entry.context != UNLIMITED else "no limit"
+    tokens = (f"{figure:,}" if figure else "" for figure in (figures.cramming, figures.progressive))
+    gated = "yes" if entry.gated else ""
+    layers = str(entry.layers or "")
+    return entry.name, size, str(entry.hidden_size), layers, context, entry.licence, gated, *tokens
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lines with their cells below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def _offered(model_id: str) -> str:
-    """The model that a file names, if it is on offer: a stranger's file must not choose a folder to load."""
+    """The model that a file names, if it is on offer: a stranger's file chooses no folder and starts no download."""
     if model_id in MODELS:
         return model_id
     raise ModelError(
-        f"The file was made for {_plain(model_id[:80])!r}. If you have that model, say where: --model FOLDER."
+        f"The file was made for {_plain(model_id[:80])!r}, which is not on offer. If you have or trust that model, "
+        "name it: --model FOLDER, or its hub id."
     )
-
-
-def _model_row(entry: ModelEntry) -> dict[str, Any]:
-    """A table entry without its folder, which is a path of this machine."""
-    return {name: value for name, value in dataclasses.asdict(entry).items() if name != "source"}
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
@@ -298,6 +318,30 @@ def _default_output(name: str) -> str:
 def _plain(text: str) -> str:
     """A file's words on a terminal: control characters, which could move the cursor, are shown as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _load(name: str, precision: str = "auto") -> FrozenLM:
+    """A model, downloaded if it must be: with a bar on a terminal, until Ctrl-C."""
+    with _interrupt_flag() as interrupted, _download_bar() as tell:
+        lm = load_model(name, precision=precision, stop=interrupted, tell=tell)
+        if interrupted():
+            raise ModelError(f"Stopped before {lm.name} was used.")
+    return lm
+
+
+@contextmanager
+def _download_bar() -> Iterator[Callable[[Download], None]]:
+    """A bar that is there from the first news on, in bytes."""
+    with ExitStack() as stack:
+        bars: list[tqdm[Any]] = []
+
+        def tell(news: Download) -> None:
+            if not bars:
+                bar = tqdm(total=news.total, initial=news.done, unit="B", unit_scale=True, disable=None)
+                bars.append(stack.enter_context(bar))
+            bars[0].update(news.done - bars[0].n)
+
+        yield tell
 
 
 def _watch(items: Iterator[Progress | CramResult], steps: int) -> CramResult:

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from cramdemo import attention
 from cramdemo.body import Body, body_of
-from cramdemo.catalogue import BUILT_IN, FAMILY_DEFAULTS, MODELS, UNLIMITED, find
+from cramdemo.catalogue import BUILT_IN, FAMILY_DEFAULTS, UNLIMITED, find
 from cramdemo.checkpoint import model_fingerprint
 from cramdemo.config import PRECISIONS, CramDefaults
 from cramdemo.encoder import MemoryEncoder, load_encoder
 from cramdemo.errors import ConfigError, ModelError, TextError
 from cramdemo.flops import FlopCount
+from cramdemo.hub import Download, Snapshot, fetch, is_hub_id
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}  # unless told False, transformers asks on the terminal
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error, SafetensorError)
@@ -266,17 +267,29 @@ class FrozenLM:
         return vectors
 
 
-def load_model(name: str = BUILT_IN, *, device: str | None = None, precision: str = "auto") -> FrozenLM:
-    """A frozen model by its name in the table, a local folder, or a hub id already on this machine.
+def load_model(
+    name: str = BUILT_IN,
+    *,
+    device: str | None = None,
+    precision: str = "auto",
+    token: str | None = None,
+    stop: Callable[[], bool] | None = None,
+    tell: Callable[[Download], None] | None = None,
+) -> FrozenLM:
+    """A frozen model by its name in the table, from a local folder, or by its hub id.
 
     Args:
-        name: "cram-mini", another name from `MODELS`, a folder, or a hub id.
+        name: "cram-mini", another name from `MODELS`, a folder, or a hub id. What is not on this machine is
+            downloaded, see `hub.fetch`.
         device: "cpu", "cuda", "cuda:1", ...; None takes a GPU if there is one.
         precision: "float32", "bfloat16", "float16", or "auto": on a GPU the dtype it is stored in, on a CPU float32,
             but for the optimiser's steps bfloat16 if it is stored so and the CPU multiplies it.
+        token: for the hub; None for the environment's or the one that is logged in.
+        stop: once it says True a download ends.
+        tell: is told of a download's progress a few times a second.
 
     Raises:
-        ModelError: not found, no safetensors, or not a causal LM that transformers knows.
+        ModelError: not found, gated, cut off, stopped, no safetensors, or not a causal LM that transformers knows.
         ConfigError: no such precision or device.
     """
     if precision not in PRECISIONS:
@@ -286,19 +299,37 @@ def load_model(name: str = BUILT_IN, *, device: str | None = None, precision: st
     except RuntimeError as error:
         raise ConfigError(f"There is no device {device!r}. Give cpu, cuda, or cuda:0 and so on.") from error
     dtype: Any = precision if precision != "auto" else ("float32" if place.type == "cpu" else "auto")
-    folder = _folder_of(name)
-    if name not in MODELS:
-        name = folder.resolve().name  # it will stand in vector files, where a path would tell tales
-    model, tokenizer = _load(name, folder, dtype)
+    name, files = _files_of(name, lambda repo_id: fetch(repo_id, token=token, stop=stop, tell=tell))
+    model, tokenizer = _load(name, files.folder, dtype)
     try:
-        fingerprint = model_fingerprint(folder, model)
-        encoder = load_encoder(folder / "encoder", model.config) if (folder / "encoder").is_dir() else None
+        fingerprint = model_fingerprint(files.folder, model)
+        encoder = load_encoder(files.folder / "encoder", model.config) if (files.folder / "encoder").is_dir() else None
     except _DAMAGED as error:
         raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.") from error
-    if encoder is not None:
-        encoder.to(place)
-    steps_in = torch.bfloat16 if precision == "auto" and _gains_by_bfloat16(folder, place) else None
-    return FrozenLM(name, model.to(place), tokenizer, fingerprint=fingerprint, encoder=encoder, step_dtype=steps_in)
+    return FrozenLM(
+        name,
+        model.to(place),
+        tokenizer,
+        fingerprint=fingerprint,
+        revision=files.revision,
+        encoder=encoder.to(place) if encoder else None,
+        step_dtype=torch.bfloat16 if precision == "auto" and _gains_by_bfloat16(files.folder, place) else None,
+    )
+
+
+def _files_of(name: str, download: Callable[[str], Snapshot]) -> tuple[str, Snapshot]:
+    """The model's name for vector files, where a path would tell tales, and its files."""
+    entry, folder = find(name), Path(name)
+    if entry:
+        return entry.name, download(entry.source) if is_hub_id(entry.source) else Snapshot(Path(entry.source), "")
+    if (folder / "config.json").is_file():
+        return folder.resolve().name, Snapshot(folder, "")
+    if is_hub_id(name) and not folder.exists():
+        return name, download(name)
+    raise ModelError(
+        f"There is no model {name!r} here. Choose {BUILT_IN} or another that `python -m cramdemo models` lists, "
+        "or give a hub id, as owner/name, or the folder of a model."
+    )
 
 
 def _gains_by_bfloat16(folder: Path, place: torch.device) -> bool:
@@ -311,15 +342,6 @@ def _gains_by_bfloat16(folder: Path, place: torch.device) -> bool:
 def cpu_multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16 products; without them they are slower than float32's."""
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-
-
-def _folder_of(name: str) -> Path:
-    """Where the model's files lie: the table's folder, or a folder given by its path."""
-    folder = Path(MODELS[name].source if name in MODELS else name)
-    if (folder / "config.json").is_file():
-        return folder
-    offered = ", ".join(MODELS)
-    raise ModelError(f"There is no model {name!r} here. Choose from {offered}, or give the folder of a model.")
 
 
 def _load(name: str, folder: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

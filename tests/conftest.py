@@ -10,7 +10,7 @@ import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,14 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from cramdemo import CramResult, FrozenLM
+    from tests.fake_hub import FakeHub
 
 SENTENCES = (
     "The old man and the sea were tired of the other men and the other seas.",
     "There is nothing either good or bad, but thinking makes it so.",
     "In the beginning there was the word, and the word was with the reader.",
 )
+HUB_SETTINGS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
 CACHES = ("HF_HOME", "GRADIO_TEMP_DIR", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR")
 TINY_VOCABULARY = 300
 
@@ -85,6 +87,19 @@ def tiny_lm(tiny_folder: Path) -> FrozenLM:
     from cramdemo import load_model
 
     return load_model(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub on loopback, which the downloading process asks in place of the real one; its cache is this test's."""
+    from tests.fake_hub import serve
+
+    for name in HUB_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    with serve() as hub:
+        for name, value in {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost"}.items():
+            monkeypatch.setenv(name, value)
+        yield hub
 
 
 @pytest.fixture(scope="session")

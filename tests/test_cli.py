@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from cramdemo import bench, cram, load, save
+from cramdemo import bench, cram, load, load_model, save
 from cramdemo.bench import Asked, Benchmark
 from cramdemo.catalogue import MODELS
 from cramdemo.cli import main
+from tests.fake_hub import FakeHub, files_of
 
 ROOT = Path(__file__).resolve().parent.parent
 EASY = "The old man and\n"
@@ -128,10 +129,68 @@ def test_inspect_and_models_print_the_same_facts_as_json(
     assert main(["inspect", str(vectors)]) == 0
     assert "model_id: cram-mini" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
-    (row,) = [r for r in json.loads(capsys.readouterr().out) if r["name"] == "cram-mini"]
-    assert "source" not in row
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert "source" not in rows["cram-mini"]
+    assert rows["meta-llama/Llama-3.1-8B"]["published"] == {"cramming": 1568, "progressive": 1437.6}
+
+
+def test_models_is_a_table_with_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    assert "cram-mini" in capsys.readouterr().out
+    head, *lines = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines] == list(MODELS)
+    assert max(map(len, lines)) < 120
+    (llama,) = [line for line in lines if "Llama-3.1-8B" in line]
+    assert llama.split()[1:] == ["8.03B", "4096", "32", "131,072", "llama3.1", "yes", "1,568", "1,437.6"]
+    assert all(line.index("MIT") == head.index("licence") for line in lines if "MIT" in line)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A text that the tiny model can be made to say."""
+    path = tmp_path / "text.txt"
+    path.write_text("The old sea, tired.")
+    return path
+
+
+def test_a_text_crammed_with_a_model_of_the_hub_decodes_by_its_file_only_if_the_table_has_the_model(
+    hub: FakeHub, tiny_folder: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stranger's file must not start a download."""
+    for name, status in (("EleutherAI/pythia-160m", 0), ("someone/tiny", 2)):
+        hub.add(name, files_of(tiny_folder))
+        vectors = text.with_name("v.safetensors")
+        cramming = ["cram", str(text), "-o", str(vectors), "--model", name, "--num-mem", "4", "--steps", "500"]
+        assert main(cramming) == 0
+        assert load(vectors).model_revision == hub.repositories[name].sha
+        hub.asked.clear()
+        assert main(["decode", str(vectors)]) == status
+        assert bool(hub.asked) == (status == 0)
+    assert "'someone/tiny', which is not on offer" in capsys.readouterr().err
+    assert main(["decode", str(vectors), "--model", "someone/tiny"]) == 0
+    assert capsys.readouterr().out == text.read_text()
+
+
+def test_a_download_shows_a_bar_in_bytes_on_a_terminal_only(
+    hub: FakeHub, tiny_folder: Path, text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, terminal in (("someone/one", False), ("someone/two", True)):
+        hub.add(name, files_of(tiny_folder))
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        main(["cram", str(text), "-o", str(text.with_name("v")), "--model", name, "--steps", "1"])
+        assert ("B/s]" in capsys.readouterr().err) == terminal
+
+
+def test_ctrl_c_in_a_download_is_one_sentence_and_status_2(
+    hub: FakeHub, tiny_folder: Path, text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(name: str, *, tell: Any, **settings: Any) -> Any:
+        return load_model(name, tell=lambda news: signal.raise_signal(signal.SIGINT), **settings)
+
+    monkeypatch.setattr("cramdemo.cli.load_model", pressed)
+    hub.add("someone/tiny", files_of(tiny_folder))
+    hub.stall = 1
+    assert main(["cram", str(text), "--model", "someone/tiny"]) == 2
+    assert capsys.readouterr().err.startswith("cramdemo: The download of someone/tiny was stopped.")
 
 
 BAD = {
@@ -209,7 +268,7 @@ def test_a_file_does_not_choose_which_folder_is_loaded_as_its_model(
     vectors = replace(load(crammed[1]), model_id=str(MODELS["cram-mini"].source))
     save(vectors, tmp_path / "v.safetensors")
     assert main(["decode", str(tmp_path / "v.safetensors")]) == 2
-    assert "say where: --model FOLDER" in capsys.readouterr().err
+    assert "name it: --model FOLDER" in capsys.readouterr().err
     assert main(["decode", str(tmp_path / "v.safetensors"), "--model", "cram-mini"]) == 0
 
 

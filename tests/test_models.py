@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cramdemo import ConfigError, FrozenLM, ModelError, load_model
 from cramdemo.catalogue import ASSETS, BUILT_IN, MODELS
+from cramdemo.hub import Download
+from tests.fake_hub import FakeHub, files_of
 
 MEGABYTE = 1_000_000
 Copy = Callable[[Path], Path]
@@ -143,10 +145,60 @@ def _refused(folder: Path) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["gpt-17", "", "no/such-model", "a\0b"])
-def test_an_unknown_name_is_refused_with_the_names_on_offer(name: str) -> None:
-    with pytest.raises(ModelError, match=f"no model .*{BUILT_IN}"):
+@pytest.mark.parametrize("name", ["gpt-17", "", "no/such/model", "a\0b"])
+def test_an_unknown_name_is_refused_with_what_may_be_given(name: str) -> None:
+    with pytest.raises(ModelError, match=f"no model .*{BUILT_IN}.* hub id.* folder"):
         load_model(name)
+
+
+def test_a_folder_that_holds_no_model_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub
+) -> None:
+    """Its name would tell the hub how a user calls folders."""
+    monkeypatch.chdir(tmp_path)
+    Path("secret/project").mkdir(parents=True)
+    with pytest.raises(ModelError, match="no model 'secret/project' here"):
+        load_model("secret/project")
+    assert hub.asked == []
+
+
+def test_a_hub_id_that_is_not_on_this_machine_is_refused_offline() -> None:
+    with pytest.raises(ModelError, match="no/such-model is not on this machine, and HF_HUB_OFFLINE is set"):
+        load_model("no/such-model")
+
+
+@pytest.mark.parametrize("name", ["EleutherAI/pythia-160m", "pythia-160m"])
+def test_a_model_of_the_table_is_fetched_and_goes_by_its_name_there(
+    name: str, hub: FakeHub, tiny_folder: Path, tiny_lm: FrozenLM
+) -> None:
+    repository = hub.add("EleutherAI/pythia-160m", files_of(tiny_folder))
+    lm = load_model(name, device="cpu")
+    assert (lm.name, lm.revision) == ("EleutherAI/pythia-160m", repository.sha)
+    assert lm.fingerprint == tiny_lm.fingerprint
+
+
+def test_a_folder_goes_before_a_hub_id_of_the_same_words(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub
+) -> None:
+    monkeypatch.chdir(tiny_folder.parent.parent)
+    lm = load_model(f"{tiny_folder.parent.name}/{tiny_folder.name}", device="cpu")
+    assert (lm.name, lm.revision, hub.asked) == (tiny_folder.name, "", [])
+
+
+def test_token_stop_and_tell_reach_the_download(hub: FakeHub, tiny_folder: Path) -> None:
+    hub.add("someone/tiny", files_of(tiny_folder), gated=True, granted=("token",))
+    told: list[Download] = []
+    load_model("someone/tiny", device="cpu", token="token", tell=told.append)
+    assert told
+    with pytest.raises(ModelError, match="was stopped"):
+        load_model("someone/tiny", stop=lambda: True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_hub_model_that_transformers_cannot_load_is_one_sentence(hub: FakeHub, tiny_folder: Path, name: str) -> None:
+    hub.add("someone/tiny", {n: c for n, c in files_of(tiny_folder).items() if n != name})
+    with pytest.raises(ModelError, match="someone/tiny cannot be loaded as a causal language model"):
+        load_model("someone/tiny", device="cpu")
 
 
 def test_an_unknown_precision_is_refused_by_name() -> None:

@@ -56,7 +56,7 @@ class Proof:
 def new_process_row(folder: Path, texts: dict[str, str], threads: int, model: str = BUILT_IN) -> dict[str, Any]:
     """How many files of a folder decode to their texts in a new process, in every dtype that a file lists."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    place = model if model in MODELS else str(Path(model).resolve())
+    place = str(Path(model).resolve()) if Path(model).is_dir() and model not in MODELS else model
     command = [sys.executable, "-m", "cramdemo.bench", "proof", str(folder), place]
     output = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     decoded = json.loads(output)
