@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+INSIDE = ("language_model.model.", "model.language_model.")  # where it is, in checkpoints that read images as well
 _HASH_CHUNK = 1 << 20
 _ARCHITECTURE = (
     "model_type",
@@ -36,11 +37,14 @@ def model_fingerprint(folder: Path, model: PreTrainedModel) -> str:
         ValueError, KeyError, TypeError, struct.error: the files are damaged or are not this model's.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    digest = hashlib.sha256(json.dumps([config.get(key) for key in _ARCHITECTURE]).encode())
+    sizes = config.get("text_config") or config
+    others = model.config.attribute_map  # GPT-2 calls its heads n_head
+    fields = [sizes.get(key, sizes.get(others.get(key))) for key in _ARCHITECTURE]
+    digest = hashlib.sha256(json.dumps(fields).encode())
     wanted = _fingerprint_names(model)
     found = 0
     for key, path, start, size in _stored_tensors(folder):
-        if key.removeprefix(f"{model.base_model_prefix}.") in wanted:
+        if _bare(key, model) in wanted:
             digest.update(key.encode())
             _hash_range(digest, path, start, size)
             found += 1
@@ -51,7 +55,6 @@ def model_fingerprint(folder: Path, model: PreTrainedModel) -> str:
 
 def _fingerprint_names(model: PreTrainedModel) -> set[str]:
     """Names, without the base prefix, of the input embedding and of every tensor of the last layer."""
-    prefix = f"{model.base_model_prefix}."
     layers = max(
         (name for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList)),
         key=lambda name: (len(model.get_submodule(name)), -name.count(".")),
@@ -62,10 +65,16 @@ def _fingerprint_names(model: PreTrainedModel) -> set[str]:
     tied_head = model.get_output_embeddings()
     heads = {name for name, m in model.named_modules() if m is tied_head}
     return {
-        name.removeprefix(prefix)
+        _bare(name, model)
         for name, tensor in state.items()
         if name.startswith(last) or (tensor.data_ptr() == embedding.data_ptr() and name.rpartition(".")[0] not in heads)
     }
+
+
+def _bare(name: str, model: PreTrainedModel) -> str:
+    """A tensor's name within the language model's layers and embeddings."""
+    prefixes = (*INSIDE, f"{model.base_model_prefix}.")
+    return name.removeprefix(next((prefix for prefix in prefixes if name.startswith(prefix)), ""))
 
 
 def _stored_tensors(folder: Path) -> Iterator[tuple[str, Path, int, int]]:

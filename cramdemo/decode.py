@@ -1,6 +1,7 @@
 """From [mem] vectors back to text: greedy reconstruction, and `verify`, the only judge of "lossless".
 
-The model is fed the vectors alone and then its own tokens, one at a time, with a KV cache.
+The model is fed the vectors alone and then its own tokens, one at a time, with a cache of what it has read: keys and
+values, or the state of a model without attention.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from cramdemo.errors import ModelMismatch
 from cramdemo.metrics import margins
 from cramdemo.models import FrozenLM
 from cramdemo.vectors import MemVectors, dtype_name, from_bytes, to_bytes, token_digest
+
+_CACHES = ("past_key_values", "cache_params")  # a model that is handed the other one's name reads on without a past
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def greedy_prefix(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> tuple[
 def _greedy(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[Tensor]:
     """Logits (V,), float32, that choose each of `num_tokens` tokens; the argmax is fed back."""
     inputs = mem.to(lm.device, lm.dtype)[None]  # (1, K, d)
-    cache = None
+    cache: dict[str, Any] = {}
     for _ in range(num_tokens):
         logits, cache = _next_logits(lm, inputs, cache)
         yield logits
@@ -159,7 +162,7 @@ def _greedy(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def _next_logits(lm: FrozenLM, inputs: Tensor, cache: Any) -> tuple[Tensor, Any]:
+def _next_logits(lm: FrozenLM, inputs: Tensor, cache: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
     """One decoding step. Gradients are off in here only: a generator may be resumed on another thread."""
-    output = lm.model(inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return output.logits[0, -1].float(), output.past_key_values
+    output = lm.model(inputs_embeds=inputs, use_cache=True, logits_to_keep=1, **cache)
+    return output.logits[0, -1].float(), {name: output[name] for name in _CACHES if name in output}

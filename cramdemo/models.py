@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -18,13 +19,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar, get_logger
 
 from cramdemo import attention
 from cramdemo.body import Body, body_of
 from cramdemo.catalogue import BUILT_IN, FAMILY_DEFAULTS, UNLIMITED, find
-from cramdemo.checkpoint import model_fingerprint
+from cramdemo.checkpoint import INSIDE, model_fingerprint
 from cramdemo.config import PRECISIONS, CramDefaults
 from cramdemo.encoder import MemoryEncoder, load_encoder
 from cramdemo.errors import ConfigError, ModelError, TextError
@@ -33,6 +41,7 @@ from cramdemo.hub import Download, Snapshot, fetch, is_hub_id
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}  # unless told False, transformers asks on the terminal
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error, SafetensorError)
+_STD_ROWS = 4096  # of an embedding matrix, from which its spread is measured
 _PROBE = "The quick brown fox, 0123456789: caf\u00e9 \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f642\r\n\t\x00 end"
 
 
@@ -44,6 +53,7 @@ class FrozenLM:
         model: the transformers model, in evaluation mode, without weight gradients.
         hidden_size: d, read from the input embedding matrix (not every config's `hidden_size` is it).
         vocab_size: V, rows of the input embedding matrix.
+        embedding_std: of the numbers that `embed` gives, which some models scale.
         context: most positions, [mem] and text together.
         fingerprint: SHA-256 of architecture, input embedding and last layer as stored; the same whatever dtype
             the model is loaded in, different for a fine-tune.
@@ -75,7 +85,7 @@ class FrozenLM:
         self.step_dtype = step_dtype or self.dtype
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or UNLIMITED)
         self.flops = FlopCount.of(model)
-        self.embedding_std = float(self._embedding.weight.float().std())
+        self.embedding_std = self._measured_std()
 
     @property
     def device(self) -> torch.device:
@@ -94,6 +104,11 @@ class FrozenLM:
         """How this model is best crammed: by its table entry, or else as its family is."""
         entry = find(self.name)
         return entry.defaults if entry else FAMILY_DEFAULTS.get(self.model.config.model_type, CramDefaults())
+
+    def _measured_std(self) -> float:
+        rows = torch.arange(0, self.vocab_size, -(-self.vocab_size // _STD_ROWS), device=self.device)
+        with torch.no_grad():
+            return float(self.embed(rows).float().std())
 
     def in_float32(self) -> FrozenLM:
         """The same model with its weights in float32, made once and kept."""
@@ -138,7 +153,7 @@ class FrozenLM:
 
     def _in(self, dtype: torch.dtype) -> FrozenLM:
         if dtype not in self._copies:
-            model = copy.deepcopy(self.model).to(dtype)
+            model = _with_weights_in(dtype, copy.deepcopy(self.model))
             self._copies[dtype] = FrozenLM(
                 self.name, model, self.tokenizer, fingerprint=self.fingerprint, revision=self.revision
             )
@@ -158,12 +173,17 @@ class FrozenLM:
             raise TextError("The text is empty. Paste or type something to cram.")
         if any("\ud800" <= char <= "\udfff" for char in text):
             raise TextError("The text holds half a surrogate pair, which is not valid Unicode. Remove it.")
+        for spelt in (text, f" {text}"):  # SentencePiece's way takes one leading space away
+            ids = self._encode(spelt)
+            if self.detokenize(ids) == text:
+                return ids
+        raise TextError(
+            f"The tokenizer of {self.name} does not give this text back exactly, so it cannot be decoded "
+            "losslessly. Pick cram-mini, which keeps every character, or another model."
+        )
+
+    def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        if self.detokenize(ids) != text:
-            raise TextError(
-                f"The tokenizer of {self.name} does not give this text back exactly, so it cannot be decoded "
-                "losslessly. Pick cram-mini, which keeps every character, or another model."
-            )
         return ids
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
@@ -171,20 +191,35 @@ class FrozenLM:
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 
+    def detokenize_so_far(self, token_ids: Sequence[int]) -> str:
+        """The text of the first ids of more to come, without a character of which tokens are missing at the end.
+
+        Where characters are spelt in bytes, one that is cut off makes those before it unreadable too.
+        """
+        for missing in range(4):
+            text = self.detokenize(token_ids[: len(token_ids) - missing])
+            if not text.endswith("\ufffd"):
+                return text
+        return self.detokenize(token_ids).rstrip("\ufffd")
+
     def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """The text that each token adds: joined they are the whole text.
 
-        A character that is split over several tokens belongs to its last one; the others add "".
+        A character that is split over several tokens belongs to its last one; the others add "". What a token adds is
+        seen behind the tokens before it, since some tokenizers drop a space at the start of whatever they decode.
         """
-        texts, pending = [], []
-        for token in token_ids:
-            pending.append(token)
-            piece = self.detokenize(pending)
-            incomplete = piece.endswith("\ufffd") and len(pending) < 8
-            texts.append("" if incomplete else piece)
-            pending = pending if incomplete else []
-        if pending:
-            texts[-1] = self.detokenize(pending)
+        whole, texts, known = self.detokenize(token_ids), [], 0
+        start = before = context = 0  # tokens from `start` on are decoded; those up to `before` are known already
+        for end in range(1, len(token_ids) + 1):
+            piece = self.detokenize(token_ids[start:end])[context:]
+            complete = whole.startswith(piece, known)
+            texts.append(piece if complete else "")
+            if complete:
+                known += len(piece)
+                start, before = before, end
+                context = len(self.detokenize(token_ids[start:before]))
+        if texts:
+            texts[-1] += whole[known:]
         return texts
 
     def embed(self, token_ids: Tensor) -> Tensor:
@@ -220,7 +255,7 @@ class FrozenLM:
     def _hidden(self, inputs: Tensor) -> Tensor:
         """Last hidden states of the model itself: (B, n, d) -> (B, n, d)."""
         hidden: Tensor = self.model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-        return hidden
+        return hidden.to(self.dtype)  # Mamba adds its layers up in float32
 
     def _joined(self, mem: Tensor, token_ids: Tensor) -> Tensor:
         """Input embeddings of [mem] and all tokens but the last: (B, K + N - 1, d)."""
@@ -348,9 +383,10 @@ def _load(name: str, folder: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrai
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{name} has no safetensors weights, and other formats can run code. Convert it first.")
     disable_progress_bar()  # progress is ours to show; the bar of a local load is noise in a pipe
+    get_logger("transformers.modeling_utils").addFilter(_no_report)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_LOCAL
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_language_model(folder), **_LOCAL
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -359,6 +395,34 @@ def _load(name: str, folder: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrai
         raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.")
     tokenizer.model_max_length = UNLIMITED  # `cram.check_length` has a better sentence than the tokenizer's warning
     return model, tokenizer
+
+
+def _language_model(folder: Path) -> dict[str, Any]:
+    """What makes transformers load only the language model of a checkpoint that reads images as well."""
+    config = AutoConfig.from_pretrained(folder, **_LOCAL)
+    text = config.get_text_config(decoder=True)
+    if text is config or type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return {}
+    places = {f"^{re.escape(part)}": "model." for part in INSIDE} | {r"^language_model\.lm_head\.": "lm_head."}
+    return {"config": text, "key_mapping": places}
+
+
+def _no_report(record: Any) -> bool:
+    """False for the table of weights, such as a vision tower's, that are in the files and not wanted."""
+    return "LOAD REPORT" not in str(record.msg)
+
+
+def _with_weights_in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
+    """The model, its weights cast in place as if it had been loaded so.
+
+    Buffers stay as they are: rotary frequencies, rounded to bfloat16, turn a distant position by a wrong angle.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    embedding = model.get_input_embeddings()
+    if hasattr(embedding, "scalar_embed_scale"):  # Gemma's, which was rounded to the dtype it was loaded in
+        embedding.embed_scale = torch.full_like(embedding.embed_scale, embedding.scalar_embed_scale, dtype=dtype)
+    return model
 
 
 def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,23 @@ def built_in() -> FrozenLM:
     from cramdemo import load_model
 
     return load_model("cram-mini", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The saved model of a family, by its name in `tests.families`. Shared: no test may change it."""
+    from tests.families import build
+
+    folder = tmp_path_factory.mktemp("families")
+    return cache(lambda name: build(name, folder / name))
+
+
+@pytest.fixture(scope="session")
+def family_lm(family_folder: Callable[[str], Path]) -> Callable[[str], FrozenLM]:
+    """The same by the real loading path. Shared: no test may change it."""
+    from cramdemo import load_model
+
+    return cache(lambda name: load_model(str(family_folder(name)), device="cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -64,3 +65,16 @@ def test_a_model_without_attention_has_no_pairs() -> None:
     count = FlopCount.of(AutoModelForCausalLM.from_config(config))
     assert count.attention == 0
     assert count.forward(20, 1) - count.forward(10, 1) == 20 * count.body > 0
+
+
+@pytest.mark.parametrize("positions", [1, 4, 5, 30])
+def test_layers_that_see_a_window_have_pairs_within_it_only(positions: int) -> None:
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = Gemma3TextConfig(**SIZES | {"num_hidden_layers": 3}, head_dim=16, sliding_window=4, layer_types=kinds)
+    count = FlopCount.of(AutoModelForCausalLM.from_config(config))
+    seen = [
+        sum(earlier > later - 4 for earlier in range(later + 1)) for later in range(positions)
+    ]  # by the mask's rule
+    pairs = 2 * sum(seen) + sum(range(1, positions + 1))
+    products = count.forward(positions, 0) - 2 * count.body * positions
+    assert products == 2 * 2 * (4 * 16) * pairs

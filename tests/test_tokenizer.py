@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cramdemo import FrozenLM, TextError, cram, load_model
+from tests.families import TOKENIZERS, save_tokenizer
 
 SPECIAL = "<|endoftext|>"
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
@@ -97,3 +100,112 @@ def test_a_tokenizer_that_loses_case_is_refused_before_the_run(other_tokenizer: 
     with pytest.raises(TextError, match="does not give this text back exactly"):
         cram(lm, "The sea")  # not even asked for its first item
     assert lm.detokenize(lm.tokenize("the sea")) == "the sea"
+
+
+# ---- the tokenizers of real families
+
+
+@pytest.fixture(scope="module")
+def with_tokenizer(tiny_lm: FrozenLM, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FrozenLM]:
+    """The tiny model behind a tokenizer of another kind, loaded from the files that family has."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+
+    def load(kind: str) -> FrozenLM:
+        save_tokenizer(kind, folder / kind)
+        tokenizer = AutoTokenizer.from_pretrained(folder / kind)
+        return FrozenLM(kind, tiny_lm.model, tokenizer, fingerprint="0" * 64)
+
+    return cache(load)
+
+
+SPELT = "<s></s><unk><pad><bos><eos><0x0A><|endoftext|><|begin_of_text|><|eot_id|><|im_start|><table> <table>"
+KEPT = {
+    "plain": "The old sea, and the other men.",
+    "one space": " sea",
+    "spaces": "   the  sea    is  ",
+    "lines": "\n\nThe sea\n\n\nis\r\n\told\n",
+    "other letters": "caf\u00e9 na\u00efve \u041f\u0440\u0438\u0432\u0435\u0442 \u6d77\u306e\u8a71",
+    "emoji": "\U0001f642\U0001f468\u200d\U0001f469\u200d\U0001f467! \U0001f642",
+    "names": SPELT,
+    "no character": "a\ufffdb \ufffd",
+}
+COMPOSING = {"GPT-NeoX", "Qwen"}  # e and an accent into one character
+SPELLING = {"Llama 2", "Llama 2, from its file", "Gemma"}  # a space as "\u2581"
+each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
+
+
+@each_kind
+@pytest.mark.parametrize("text", KEPT.values(), ids=KEPT)
+def test_a_text_comes_back_from_every_family_s_tokenizer(
+    with_tokenizer: Callable[[str], FrozenLM], kind: str, text: str
+) -> None:
+    lm = with_tokenizer(kind)
+    ids = lm.tokenize(text)
+    assert lm.detokenize(ids) == "".join(lm.token_texts(ids)) == text
+    assert len(lm.token_texts(ids)) == len(ids)
+    assert not set(ids) & set(lm.tokenizer.all_special_ids)
+
+
+@each_kind
+@_awkward
+@given(text=any_text)
+@settings(max_examples=40)
+def test_any_text_comes_back_exactly_or_is_refused(
+    with_tokenizer: Callable[[str], FrozenLM], kind: str, text: str
+) -> None:
+    lm = with_tokenizer(kind)
+    try:
+        ids = lm.tokenize(text)
+    except TextError:
+        assert kind in COMPOSING | SPELLING
+        return
+    assert "".join(lm.token_texts(ids)) == text
+    assert not set(ids) & set(lm.tokenizer.all_special_ids)
+
+
+@each_kind
+@given(ids=st.lists(st.integers(0, 300), min_size=1, max_size=20))
+@settings(max_examples=40)
+def test_token_texts_of_any_ids_of_any_tokenizer_join_to_the_text(
+    with_tokenizer: Callable[[str], FrozenLM], kind: str, ids: list[int]
+) -> None:
+    """Of a run of byte tokens one bad byte spoils all, those before it as well."""
+    lm = with_tokenizer(kind)
+    assert len(lm.token_texts(ids)) == len(ids)
+    assert "".join(lm.token_texts(ids)) == lm.detokenize(ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "losing"), [("e\u0301", COMPOSING), ("a\u2581b", SPELLING)], ids=["composed", "spelt"]
+)
+def test_what_a_tokenizer_changes_it_refuses(
+    with_tokenizer: Callable[[str], FrozenLM], text: str, losing: set[str]
+) -> None:
+    for kind in TOKENIZERS:
+        lm = with_tokenizer(kind)
+        if kind in losing:
+            with pytest.raises(TextError, match=f"tokenizer of {kind} does not give this text back exactly"):
+                lm.tokenize(text)
+        else:
+            assert lm.detokenize(lm.tokenize(text)) == text
+
+
+def test_a_space_that_is_dropped_in_front_of_a_text_is_not_dropped_between_tokens(
+    with_tokenizer: Callable[[str], FrozenLM],
+) -> None:
+    """Decoded one by one, each token used to lose it: "Theoldsea."."""
+    lm = with_tokenizer("Llama 2")
+    assert lm.token_texts(lm.tokenize("The old \U0001f642."))[-6:] == [" ", "", "", "", "\U0001f642", "."]
+
+
+@each_kind
+@pytest.mark.parametrize("name", [name for name in KEPT if name != "no character"])
+def test_a_text_shown_while_it_is_written_only_ever_grows(
+    with_tokenizer: Callable[[str], FrozenLM], kind: str, name: str
+) -> None:
+    """With byte fallback a character cut off used to take the whole run of them off the page."""
+    lm = with_tokenizer(kind)
+    ids = lm.tokenize(KEPT[name])
+    shown = [lm.detokenize_so_far(ids[:count]) for count in range(len(ids) + 1)]
+    assert all(later.startswith(earlier) for earlier, later in pairwise(shown))
+    assert shown[-1] == KEPT[name]

@@ -70,8 +70,7 @@ def decode_live(vectors: MemVectors, stop: Event) -> Iterator[DecodeState]:
         seconds = time.monotonic() - started
         if seconds - shown >= PERIOD_SECONDS:
             shown = seconds
-            # an unfinished character at the end would flicker; its last token brings it
-            text = lm.detokenize(ids).rstrip("\ufffd")
+            text = lm.detokenize_so_far(ids)
             yield DecodeState(text, len(ids), vectors.num_tokens, None, where, seconds)
         if stop.is_set():
             return
