@@ -24,7 +24,7 @@ from cramdemo.config import MAX_NUM_MEM, OPTIMIZERS, CramConfig
 from cramdemo.cram import CramResult, Progress, cram
 from cramdemo.decode import decode
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
-from cramdemo.models import load_model
+from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import read_books
 from cramdemo.plots import capacity_figure, training_svg
 from cramdemo.vectors import describe, load, save
@@ -35,6 +35,7 @@ CRAM_SETTINGS = (  # that `cram` has an option for
     *("preset", "num_mem", "steps", "seconds", "learning_rate", "margin", "temperature", "boost", "optimizer"),
     *("init", "precision", "seed"),
 )
+_DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: all GPUs and main memory together (default: a GPU if there is one)"
 FIGURES = {"capacity": capacity_figure}  # of benchmarks that have one
 
 
@@ -92,6 +93,7 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", metavar="O", help=optimizer_help)
     parser.add_argument("--init", metavar="INIT", help=f"encoder, embedding or auto (default {default.init})")
     parser.add_argument("--precision", metavar="P", help=f"dtype of the model (default {default.precision})")
+    parser.add_argument("--device", metavar="D", help=_DEVICE_HELP)
     parser.add_argument("--seed", type=int, metavar="S", help=f"of the initial vectors (default {default.seed})")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_cram_command)
@@ -101,6 +103,7 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vectors", type=Path, metavar="FILE", help="a vector file")
     parser.add_argument("-o", "--output", type=Path, metavar="TEXT", help="write the text here, not to stdout")
     parser.add_argument("--model", help="name or folder of the model, where the file's own name for it is not enough")
+    parser.add_argument("--device", metavar="D", help=_DEVICE_HELP)
     parser.add_argument("--json", action="store_true", help="print one JSON object with the text in it")
     parser.set_defaults(run=run_decode)
 
@@ -147,7 +150,8 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     text = read_text(arguments.text)
     output = arguments.output or Path(_default_output(arguments.text))
     _check_folder(output)  # before the run, so that no work is lost
-    lm = load_model(arguments.model, precision=arguments.precision or "auto")
+    lm = load_model(arguments.model, device=arguments.device, precision=arguments.precision or "auto")
+    _tell_precision(lm)
     config = CramConfig.for_model(lm, **{name: getattr(arguments, name) for name in CRAM_SETTINGS})
     with _interrupt_flag() as interrupted:
         result = _watch(cram(lm, text, config, stop=interrupted), config.steps)
@@ -159,10 +163,16 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     return EXIT_OK if result.lossless else EXIT_NOT_LOSSLESS
 
 
+def _tell_precision(lm: FrozenLM) -> None:
+    """Where the model runs, in which dtype and why, for whoever watches."""
+    if sys.stderr.isatty():
+        print(f"{lm.name} on {lm.device}, {lm.precision_reason}.", file=sys.stderr)
+
+
 def run_decode(arguments: argparse.Namespace) -> int:
     """`decode`: vector file in, text out, byte for byte."""
     vectors = load(arguments.vectors)
-    lm = load_model(arguments.model or _offered(vectors.model_id))
+    lm = load_model(arguments.model or _offered(vectors.model_id), device=arguments.device)
     decoded = decode(lm, vectors)
     data = decoded.text.encode("utf-8")
     if arguments.output:

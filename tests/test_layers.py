@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cramdemo"
 LAYERS = (  # a module imports from layers above its own, and within its own only what stands before it
     ("errors", "config"),
-    ("catalogue", "metrics", "encoder", "flops", "attention", "body", "checkpoint", "models", "vectors"),
+    (
+        *("catalogue", "metrics", "encoder", "flops", "attention", "body", "checkpoint", "placement", "dispatch"),
+        *("models", "vectors"),
+    ),
     ("objective", "step", "optimiser", "decode", "cram"),
     ("passages", "capacity", "storage", "geometry", "document", "sweep", "pretrain", "bench", "reproduce"),
     ("plots",),
