@@ -58,6 +58,7 @@ PASSING_SCORES = 3  # scores, shares and their gradient
 SCAN_COPIES = 4  # of the states: decay, its exponential, input, and each position's sum
 END_LOGITS = 3  # with [mem], without, and what is worked out from either
 WRITTEN_OUT = ("llama", "gpt_neox")  # families of `body.py`
+ROOM_FOR_A_COPY = 8  # bytes a parameter: float32, the copy, its joined matrices, and a run
 SMALL = 1_000_000_000  # parameters; below, a GPU waits for its kernels to be started, whatever the dtype
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -336,11 +337,10 @@ def _choose_on_cpu(machine: Machine, stored: torch.dtype, parameters: int) -> Ch
         return _alike(torch.float32, "bfloat16 would round the weights")
     if not machine.bfloat16:
         return _alike(torch.float32, "this CPU has no instructions for bfloat16")
-    reason = "steps in bfloat16, as the weights are stored and this CPU multiplies fastest; results checked in float32"
-    both = Choice(torch.float32, torch.bfloat16, reason)
-    if _weights(parameters, both) > machine.memory:
+    if ROOM_FOR_A_COPY * parameters > machine.memory:
         return _alike(torch.float32, "there is no room for a copy in bfloat16 beside it")
-    return both
+    reason = "steps in bfloat16, as the weights are stored and this CPU multiplies fastest; results checked in float32"
+    return Choice(torch.float32, torch.bfloat16, reason)
 
 
 def _choose_on_gpu(machine: Machine, stored: torch.dtype, parameters: int) -> Choice:
