@@ -319,7 +319,10 @@ def load_model(name: str = BUILT_IN, *, device: str | None = None, precision: st
     except _DAMAGED as error:
         raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.") from error
     try:
-        model, encoder = model if spread else model.to(place), encoder and encoder.to(place)
+        if not spread:  # accelerate has placed it
+            model.to(place)
+        if encoder is not None:
+            encoder.to(place)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{name} does not fit what is free on the GPU. Pick a smaller model, or device auto."

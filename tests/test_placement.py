@@ -150,6 +150,13 @@ def test_a_longer_text_more_vectors_and_a_larger_model_need_more() -> None:
     assert shortest < need(MODELS["EleutherAI/pythia-410m"], 64, 1, CPU).total
 
 
+def test_attention_scores_are_counted_where_they_are_kept() -> None:
+    entry = dataclasses.replace(SMALL, architecture={**SMALL.architecture, "dtype": "bfloat16"})
+    kept = 12 * 12 * 2000**2 * 2  # layers, heads, pairs of positions, bytes
+    assert need(entry, 2000, 1, CPU).run > kept + 2 * need(entry, 1000, 1, CPU).run - kept // 2
+    assert need(entry, 2000, 1, H100).run < kept
+
+
 def test_states_of_mamba_are_counted() -> None:
     mamba = MODELS["state-spaces/mamba-130m-hf"]
     assert need(mamba, 512, 1, CPU).run > 24 * 512 * 1536 * 16 * 4  # layers, positions, inner width, states
@@ -288,6 +295,11 @@ def test_a_model_whose_weights_do_not_fit_is_refused(machine: Machine, device: s
     with pytest.raises(ModelError, match=r"m does not fit: .*need about \S+ GB, this machine has \S+ GB") as refused:
         plan_for("m", machine, torch.bfloat16, 30 * GB, device)
     assert ("give device auto" in str(refused.value)) is wider
+
+
+def test_a_gpu_asked_for_by_its_name_is_the_only_one_used() -> None:
+    with pytest.raises(ModelError, match="this machine has 22.0 GB"):
+        plan_for("m", TWO, torch.bfloat16, 14 * GB, "cuda:1")
 
 
 def test_loading_refuses_what_does_not_fit_before_it_reads_the_weights(
