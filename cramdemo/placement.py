@@ -50,7 +50,7 @@ GPU_LAYER_SECONDS = 1e-3  # some 150 kernels forward and back, started one by on
 MPS_FLOPS = 2e12  # assumed, not measured
 ZERO_MEMORY = 47_000_000_000
 ZERO_FLOPS = 75e12  # GPU_SHARE of half of the card's 500 TFLOP/s
-SCAN_SECONDS = 3e-4  # of a position of a state space layer, forward and back, whatever its size
+SCAN_SECONDS = 3e-4  # of a position of a state space layer, forward and back; assumed, not measured
 
 LOGIT_BLOCK = 64 * 2**20  # `objective.LOGIT_BYTES`
 OPTIMISER_COPIES = 64 + 8  # of the vectors: `optimiser.WINDOW` gradients, moments, and what an update works out
