@@ -146,12 +146,13 @@ def _sizes(model_type: str, width: int, inner: int, layers: int, heads: int, **m
         "intermediate_size": inner,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
+        "dtype": "bfloat16",
         **more,
     }
 
 
 def _pythia(size: str, parameters: int, width: int, layers: int, heads: int) -> ModelEntry:
-    more = {"vocab_size": 50304, "max_position_embeddings": 2048, "tie_word_embeddings": False}
+    more = {"vocab_size": 50304, "max_position_embeddings": 2048, "tie_word_embeddings": False, "dtype": "float16"}
     architecture = _sizes("gpt_neox", width, 4 * width, layers, heads, **more)
     note = "Trained on the Pile, the cramming paper's smallest family."
     return _on_the_hub(f"EleutherAI/pythia-{size}", parameters, "Apache-2.0", architecture, note=note)
@@ -167,6 +168,7 @@ def _mamba(size: str, parameters: int, width: int, layers: int) -> ModelEntry:
         "state_size": 16,
         "time_step_rank": -(-width // 16),
         "tie_word_embeddings": True,
+        "dtype": "float32",
     }
     note = "A state space model: no attention, so no limit of positions."
     return _on_the_hub(f"state-spaces/mamba-{size}-hf", parameters, "Apache-2.0", architecture, note=note)
@@ -233,9 +235,20 @@ _CRAM_MINI = ModelEntry(
 _OPT = _sizes("opt", 2048, 8192, 24, 32, vocab_size=50272, max_position_embeddings=2048, tie_word_embeddings=True) | {
     "word_embed_proj_dim": 2048,
     "ffn_dim": 8192,
+    "dtype": "float16",
 }
-_OLMO = _sizes("olmo", 2048, 8192, 16, 16, vocab_size=50304, max_position_embeddings=4096, tie_word_embeddings=False)
-_SHEARED = _sizes("llama", 2048, 5504, 24, 16, vocab_size=32000, max_position_embeddings=4096)
+_OLMO = _sizes(
+    "olmo",
+    2048,
+    8192,
+    16,
+    16,
+    vocab_size=50304,
+    max_position_embeddings=4096,
+    tie_word_embeddings=False,
+    dtype="float32",
+)
+_SHEARED = _sizes("llama", 2048, 5504, 24, 16, vocab_size=32000, max_position_embeddings=4096, dtype="float32")
 
 MODELS = {
     entry.name: entry

@@ -61,13 +61,13 @@ def _fingerprint_names(model: PreTrainedModel) -> set[str]:
     )
     last = f"{layers}.{len(model.get_submodule(layers)) - 1}."
     embedding = model.get_input_embeddings().weight
-    state = model.state_dict()
+    state = model.state_dict(keep_vars=True)  # of weights that are elsewhere (`dispatch`) no pointer tells
     tied_head = model.get_output_embeddings()
     heads = {name for name, m in model.named_modules() if m is tied_head}
     return {
         _bare(name, model)
         for name, tensor in state.items()
-        if name.startswith(last) or (tensor.data_ptr() == embedding.data_ptr() and name.rpartition(".")[0] not in heads)
+        if name.startswith(last) or (tensor is embedding and name.rpartition(".")[0] not in heads)
     }
 
 

@@ -36,6 +36,7 @@ CRAM_SETTINGS = (  # that `cram` has an option for
     *("preset", "num_mem", "steps", "seconds", "learning_rate", "margin", "temperature", "boost", "optimizer"),
     *("init", "precision", "seed"),
 )
+_DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: all GPUs and main memory together (default: a GPU if there is one)"
 MODEL_HELP = "name from `models`, folder, or hub id as owner/name"
 MODEL_COLUMNS = ("model", "size", "width", "layers", "context", "licence", "gated", "cramming", "progressive")
 FIGURES = {"capacity": capacity_figure}  # of benchmarks that have one
@@ -95,6 +96,7 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", metavar="O", help=optimizer_help)
     parser.add_argument("--init", metavar="INIT", help=f"encoder, embedding or auto (default {default.init})")
     parser.add_argument("--precision", metavar="P", help=f"dtype of the model (default {default.precision})")
+    parser.add_argument("--device", metavar="D", help=_DEVICE_HELP)
     parser.add_argument("--seed", type=int, metavar="S", help=f"of the initial vectors (default {default.seed})")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_cram_command)
@@ -104,6 +106,7 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vectors", type=Path, metavar="FILE", help="a vector file")
     parser.add_argument("-o", "--output", type=Path, metavar="TEXT", help="write the text here, not to stdout")
     parser.add_argument("--model", help=f"the file's model, if it is not on offer: {MODEL_HELP}")
+    parser.add_argument("--device", metavar="D", help=_DEVICE_HELP)
     parser.add_argument("--json", action="store_true", help="print one JSON object with the text in it")
     parser.set_defaults(run=run_decode)
 
@@ -150,7 +153,8 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     text = read_text(arguments.text)
     output = arguments.output or Path(_default_output(arguments.text))
     _check_folder(output)  # before the run, so that no work is lost
-    lm = _load(arguments.model, precision=arguments.precision or "auto")
+    lm = _load(arguments.model, device=arguments.device, precision=arguments.precision or "auto")
+    _tell_precision(lm)
     config = CramConfig.for_model(lm, **{name: getattr(arguments, name) for name in CRAM_SETTINGS})
     with _interrupt_flag() as interrupted:
         result = _watch(cram(lm, text, config, stop=interrupted), config.steps)
@@ -162,10 +166,16 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     return EXIT_OK if result.lossless else EXIT_NOT_LOSSLESS
 
 
+def _tell_precision(lm: FrozenLM) -> None:
+    """Where the model runs, in which dtype and why, for whoever watches."""
+    if sys.stderr.isatty():
+        print(f"{lm.name} on {lm.device}, {lm.precision_reason}.", file=sys.stderr)
+
+
 def run_decode(arguments: argparse.Namespace) -> int:
     """`decode`: vector file in, text out, byte for byte."""
     vectors = load(arguments.vectors)
-    lm = _load(arguments.model or _offered(vectors.model_id))
+    lm = _load(arguments.model or _offered(vectors.model_id), device=arguments.device)
     decoded = decode(lm, vectors)
     data = decoded.text.encode("utf-8")
     if arguments.output:
@@ -320,10 +330,10 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _load(name: str, precision: str = "auto") -> FrozenLM:
+def _load(name: str, *, device: str | None, precision: str = "auto") -> FrozenLM:
     """A model, downloaded if it must be: with a bar on a terminal, until Ctrl-C."""
     with _interrupt_flag() as interrupted, _download_bar() as tell:
-        lm = load_model(name, precision=precision, stop=interrupted, tell=tell)
+        lm = load_model(name, device=device, precision=precision, stop=interrupted, tell=tell)
         if interrupted():
             raise ModelError(f"Stopped before {lm.name} was used.")
     return lm

@@ -33,6 +33,7 @@ from cramdemo.metrics import (
 from cramdemo.models import FrozenLM
 from cramdemo.objective import boosted
 from cramdemo.optimiser import OPTIMISERS
+from cramdemo.placement import loop_device
 from cramdemo.step import Scored, score
 from cramdemo.vectors import MemVectors, dtype_name, token_digest
 
@@ -316,14 +317,15 @@ class _Run:
         self.lm, self.config, self.token_ids = lm, config, token_ids
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
-        self.mem = initial_vectors(lm, self.ids, config)  # (R, K, d)
+        place = loop_device(lm.device)
+        self.mem = initial_vectors(lm, self.ids, config).to(place)  # (R, K, d)
         self.optimiser = OPTIMISERS[config.optimizer](self.mem)
         self.best = self.mem[0].clone()  # (K, d)
-        self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=lm.device)
-        self.best_counts = torch.zeros(2, dtype=torch.int64, device=lm.device)  # prefix, total
-        self.done = torch.zeros((), dtype=torch.bool, device=lm.device)
+        self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=place)
+        self.best_counts = torch.zeros(2, dtype=torch.int64, device=place)  # prefix, total
+        self.done = torch.zeros((), dtype=torch.bool, device=place)
         self.margin = config.margin
-        self.weights = torch.ones(config.restarts, len(token_ids), device=lm.device)  # of tokens in the loss
+        self.weights = torch.ones(config.restarts, len(token_ids), device=place)  # of tokens in the loss
         self.wanted: Tensor | None = None  # (P,), int64: tokens that a step predicts; None for all
         self.seen: tuple[Tensor, Tensor] | None = None  # nats and margins, (R, n), each token's as last predicted
         self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
@@ -461,7 +463,7 @@ class _Run:
     def _verify(self, vectors: MemVectors) -> list[Verification]:
         """Decode in the model's own dtype, and on a CPU in float32 in any case."""
         judges = [self.lm]
-        if self.lm.device.type == "cpu" and self.lm.dtype != torch.float32:
+        if self.lm.device.type == "cpu" and self.lm.dtype != torch.float32 and not self.lm.dispatched:
             judges.append(self.lm.in_float32())
         checks = [verify(judge, vectors, self.token_ids) for judge in judges]
         for check in checks:

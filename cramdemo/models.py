@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -34,14 +34,17 @@ from cramdemo.body import Body, body_of
 from cramdemo.catalogue import BUILT_IN, FAMILY_DEFAULTS, UNLIMITED, find
 from cramdemo.checkpoint import INSIDE, model_fingerprint
 from cramdemo.config import PRECISIONS, CramDefaults
+from cramdemo.dispatch import execution_device, is_dispatched, recompute_layers
 from cramdemo.encoder import MemoryEncoder, load_encoder
 from cramdemo.errors import ConfigError, ModelError, TextError
 from cramdemo.flops import FlopCount
 from cramdemo.hub import Download, Snapshot, fetch, is_hub_id
+from cramdemo.placement import plan, torch_device
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}  # unless told False, transformers asks on the terminal
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error, SafetensorError)
 _STD_ROWS = 4096  # of an embedding matrix, from which its spread is measured
+_NOT_LOADED = "{name} cannot be loaded as a causal language model by transformers."
 _PROBE = "The quick brown fox, 0123456789: caf\u00e9 \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f642\r\n\t\x00 end"
 
 
@@ -61,6 +64,8 @@ class FrozenLM:
         encoder: the memory encoder, or None.
         flops: the sizes that FLOPs are counted from.
         step_dtype: what the optimiser's steps run in (`for_steps`); the model's own dtype unless said.
+        precision_reason: why these dtypes, in words to be shown; "" where nobody chose.
+        dispatched: accelerate has spread the model over several places; then it is run as transformers runs it.
     """
 
     def __init__(
@@ -73,10 +78,13 @@ class FrozenLM:
         revision: str = "",
         encoder: MemoryEncoder | None = None,
         step_dtype: torch.dtype | None = None,
+        precision_reason: str = "",
     ) -> None:
         self.name, self.revision, self.fingerprint = name, revision, fingerprint
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.encoder = tokenizer, encoder
+        self.precision_reason, self.dispatched = precision_reason, is_dispatched(model)
+        recompute_layers(model)
         self.body: Body | None = None  # of the copy for steps
         self._copies: dict[torch.dtype, FrozenLM] = {}
         self.tokenizer_fingerprint = _tokenizer_fingerprint(tokenizer)
@@ -89,9 +97,8 @@ class FrozenLM:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
-        place: torch.device = self._embedding.weight.device
-        return place
+        """Where the model runs; of a dispatched one where its inputs go."""
+        return execution_device(self._embedding)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -111,15 +118,22 @@ class FrozenLM:
             return float(self.embed(rows).float().std())
 
     def in_float32(self) -> FrozenLM:
-        """The same model with its weights in float32, made once and kept."""
+        """The same model with its weights in float32, made once and kept.
+
+        Raises:
+            ModelError: the model is dispatched, so that there is no place for a copy.
+        """
+        if self.dispatched:
+            raise ModelError(f"{self.name} is spread over several devices. Load it with precision 'float32' instead.")
         return self._in(torch.float32)
 
     def for_steps(self) -> FrozenLM:
         """The same model as the optimiser's steps are fastest with, made once and kept.
 
-        That is in `step_dtype`, and on a CPU with our own attention wherever it gives the same logits.
+        That is in `step_dtype`, and on a CPU with our own attention wherever it gives the same logits. A dispatched
+        model is not copied.
         """
-        if self.step_dtype == self.dtype:
+        if self.step_dtype == self.dtype or self.dispatched:
             return self
         return self._stepper
 
@@ -153,7 +167,7 @@ class FrozenLM:
 
     def _in(self, dtype: torch.dtype) -> FrozenLM:
         if dtype not in self._copies:
-            model = _with_weights_in(dtype, copy.deepcopy(self.model))
+            model = _copy_in(dtype, self.model)
             self._copies[dtype] = FrozenLM(
                 self.name, model, self.tokenizer, fingerprint=self.fingerprint, revision=self.revision
             )
@@ -242,6 +256,8 @@ class FrozenLM:
         """
         num_tokens = token_ids.shape[1]
         kept = num_tokens if wanted is None else wanted + mem.shape[1] - 1
+        if isinstance(kept, Tensor) and self.dispatched:
+            kept = kept.cpu()  # the last layer may be on any device
         inputs = self._joined(mem, token_ids)
         logits: Tensor = self.model(inputs_embeds=inputs, use_cache=False, logits_to_keep=kept).logits
         return (logits[:, -num_tokens:] if wanted is None else logits).float()
@@ -265,10 +281,15 @@ class FrozenLM:
     def linear_head(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight (V, d) and bias of the head, if logits are just that of the last hidden states.
 
-        Some models scale or bend their logits; a short pass tells, whatever the architecture. None for those.
+        Some models scale or bend their logits; a short pass tells, whatever the architecture. None for those, and for
+        a dispatched model, whose head may be elsewhere.
         """
         head = self.model.get_output_embeddings()
-        if not isinstance(head, torch.nn.Linear) or head.weight.shape != (self.vocab_size, self.hidden_size):
+        if (
+            self.dispatched
+            or not isinstance(head, nn.Linear)
+            or head.weight.shape != (self.vocab_size, self.hidden_size)
+        ):
             return None
         ids = torch.arange(min(3, self.vocab_size), device=self.device)[None]
         with torch.no_grad():
@@ -316,39 +337,50 @@ def load_model(
     Args:
         name: "cram-mini", another name from `MODELS`, a folder, or a hub id. What is not on this machine is
             downloaded, see `hub.fetch`.
-        device: "cpu", "cuda", "cuda:1", ...; None takes a GPU if there is one.
-        precision: "float32", "bfloat16", "float16", or "auto": on a GPU the dtype it is stored in, on a CPU float32,
-            but for the optimiser's steps bfloat16 if it is stored so and the CPU multiplies it.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes a GPU if there is one, and spreads a model over all GPUs if
+            one is too small; "auto" over all GPUs and main memory.
+        precision: "float32", "bfloat16", "float16", or "auto": what suits device and weights (`choose_dtype`).
         token: for the hub; None for the environment's or the one that is logged in.
         stop: once it says True a download ends.
         tell: is told of a download's progress a few times a second.
 
     Raises:
-        ModelError: not found, gated, cut off, stopped, no safetensors, or not a causal LM that transformers knows.
+        ModelError: not found, gated, cut off, stopped, no safetensors, too large, or not a causal LM that
+            transformers knows.
         ConfigError: no such precision or device.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}.")
-    try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ConfigError(f"There is no device {device!r}. Give cpu, cuda, or cuda:0 and so on.") from error
-    dtype: Any = precision if precision != "auto" else ("float32" if place.type == "cpu" else "auto")
+    place = torch_device(device)
     name, files = _files_of(name, lambda repo_id: fetch(repo_id, token=token, stop=stop, tell=tell))
-    model, tokenizer = _load(name, files.folder, dtype)
+    try:
+        choice, spread = plan(name, files.folder, device, precision)
+    except _DAMAGED as error:
+        raise ModelError(_NOT_LOADED.format(name=name)) from error
+    model, tokenizer = _load(name, files.folder, choice.load_dtype, device_map="auto" if spread else None)
     try:
         fingerprint = model_fingerprint(files.folder, model)
         encoder = load_encoder(files.folder / "encoder", model.config) if (files.folder / "encoder").is_dir() else None
     except _DAMAGED as error:
         raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.") from error
+    try:
+        if not spread:  # accelerate has placed it
+            model.to(place)
+        if encoder is not None:
+            encoder.to(place)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{name} does not fit what is free on the GPU. Pick a smaller model, or device auto."
+        ) from error
     return FrozenLM(
         name,
-        model.to(place),
+        model,
         tokenizer,
         fingerprint=fingerprint,
         revision=files.revision,
-        encoder=encoder.to(place) if encoder else None,
-        step_dtype=torch.bfloat16 if precision == "auto" and _gains_by_bfloat16(files.folder, place) else None,
+        encoder=encoder,
+        step_dtype=choice.step_dtype,
+        precision_reason=choice.reason,
     )
 
 
@@ -367,30 +399,26 @@ def _files_of(name: str, download: Callable[[str], Snapshot]) -> tuple[str, Snap
     )
 
 
-def _gains_by_bfloat16(folder: Path, place: torch.device) -> bool:
-    """Whether bfloat16 costs the weights nothing, and this CPU has instructions for it (else it is slower)."""
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    bfloat16 = (stored.get("dtype") or stored.get("torch_dtype")) == "bfloat16"
-    return place.type == "cpu" and bfloat16 and cpu_multiplies_bfloat16()
-
-
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products; without them they are slower than float32's."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-
-
-def _load(name: str, folder: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(
+    name: str, folder: Path, dtype: torch.dtype, *, device_map: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{name} has no safetensors weights, and other formats can run code. Convert it first.")
     disable_progress_bar()  # progress is ours to show; the bar of a local load is noise in a pipe
     get_logger("transformers.modeling_utils").addFilter(_no_report)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_language_model(folder), **_LOCAL
+            folder,
+            dtype=dtype,
+            device_map=device_map,
+            use_safetensors=True,
+            output_loading_info=True,
+            **_language_model(folder),
+            **_LOCAL,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{name} cannot be loaded as a causal language model by transformers.") from error
+        raise ModelError(_NOT_LOADED.format(name=name)) from error
     if report["missing_keys"]:  # transformers draws them at random
         raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.")
     tokenizer.model_max_length = UNLIMITED  # `cram.check_length` has a better sentence than the tokenizer's warning
@@ -412,17 +440,17 @@ def _no_report(record: Any) -> bool:
     return "LOAD REPORT" not in str(record.msg)
 
 
-def _with_weights_in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
-    """The model, its weights cast in place as if it had been loaded so.
+def _copy_in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the model with its weights in another dtype, as if it had been loaded so.
 
     Buffers stay as they are: rotary frequencies, rounded to bfloat16, turn a distant position by a wrong angle.
     """
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    embedding = model.get_input_embeddings()
+    weights = {id(p): nn.Parameter(p.to(dtype), requires_grad=False) for p in model.parameters()}
+    copied: PreTrainedModel = copy.deepcopy(model, weights)
+    embedding = copied.get_input_embeddings()
     if hasattr(embedding, "scalar_embed_scale"):  # Gemma's, which was rounded to the dtype it was loaded in
         embedding.embed_scale = torch.full_like(embedding.embed_scale, embedding.scalar_embed_scale, dtype=dtype)
-    return model
+    return copied
 
 
 def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

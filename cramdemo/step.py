@@ -48,20 +48,24 @@ def score(
         temperature, margin: of the loss (`objective.cram_loss`), which is the mean over the predictions wanted.
         weights: (R, n), float32, of each token in that mean; None for 1 each.
         wanted: (P,), int64, the tokens whose predictions are computed and trained; None for all n.
+
+    Returns:
+        Tensors on the device of `mem`, which need not be the model's.
     """
+    weights, wanted = (x if x is None else x.to(lm.device) for x in (weights, wanted))
     ids = token_ids if wanted is None else token_ids[:, wanted]  # (R, P)
     if weights is not None and wanted is not None:
         weights = weights[:, wanted]
     with torch.enable_grad():  # in here only: a generator around this may be resumed on another thread
-        leaf = mem.detach().requires_grad_(True)
+        leaf = mem.detach().to(lm.device).requires_grad_(True)
         if lm.linear_head is None:
             logits = lm.text_logits(leaf, token_ids, wanted)
             token_margins = margins(logits, ids)
             loss, nats = cram_loss(logits, ids, token_margins, temperature=temperature, margin=margin, weights=weights)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-            return Scored(nats, token_margins.detach(), gradient)
+            return Scored(*(x.to(mem.device) for x in (nats, token_margins.detach(), gradient)))
         hidden = lm.text_hidden(leaf, token_ids, wanted)  # (R, P, d)
         weight, bias = lm.linear_head
         found = head_loss(hidden.detach(), weight, bias, ids, temperature=temperature, margin=margin, weights=weights)
         (gradient,) = torch.autograd.grad(hidden, leaf, found.gradient)
-    return Scored(found.nats, found.margins, gradient)
+    return Scored(*(x.to(mem.device) for x in (found.nats, found.margins, gradient)))

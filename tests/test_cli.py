@@ -338,3 +338,36 @@ def test_the_module_runs_as_a_program_and_rejects_an_unknown_command() -> None:
     )
     assert run.returncode == 2
     assert "invalid choice: 'squash'" in run.stderr
+
+
+# ---- devices and precision
+
+
+def test_a_device_that_is_not_there_is_refused(
+    tmp_path: Path, crammed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, vectors = crammed
+    for command in (["cram", str(text), "-o", str(tmp_path / "v.safetensors")], ["decode", str(vectors)]):
+        assert main([*command, "--device", "gpu"]) == 2
+        assert "There is no device 'gpu'. Give cpu, cuda" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_whoever_watches_is_told_the_precision_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    text = tmp_path / "t.txt"
+    text.write_text("Hi")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    main(["cram", str(text), "-o", str(tmp_path / "v.safetensors"), "--device", "cpu", "--precision", "float32"])
+    assert ("cram-mini on cpu, float32: as asked for.\n" in capsys.readouterr().err) is terminal
+
+
+def test_a_model_too_large_for_this_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CRAMDEMO_MEMORY_GB", "0.01")
+    text = tmp_path / "t.txt"
+    text.write_text("Hi")
+    assert main(["cram", str(text), "-o", str(tmp_path / "v.safetensors"), "--device", "cpu"]) == 2
+    assert "cram-mini does not fit: its weights alone need about 0.1 GB" in capsys.readouterr().err

@@ -12,9 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "cramdemo"
 LAYERS = (  # a module imports from layers above its own, and within its own only what stands before it
-    ("errors", "config"),
-    ("catalogue", "metrics", "encoder", "flops", "attention", "body", "checkpoint"),
-    ("download", "hub", "models", "vectors"),
+    ("errors", "config", "settings"),
+    (
+        *("catalogue", "metrics", "encoder", "flops", "attention", "body", "checkpoint", "placement", "dispatch"),
+        *("download", "hub", "models", "vectors"),
+    ),
     ("objective", "step", "optimiser", "decode", "cram"),
     ("passages", "capacity", "storage", "geometry", "document", "sweep", "pretrain", "bench", "reproduce"),
     ("plots",),

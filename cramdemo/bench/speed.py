@@ -32,7 +32,8 @@ from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.config import MAX_STEPS, CramConfig
 from cramdemo.cram import CramResult, Progress, cram, initial_vectors
 from cramdemo.errors import ConfigError, CramError
-from cramdemo.models import FrozenLM, cpu_multiplies_bfloat16, load_model
+from cramdemo.models import FrozenLM, load_model
+from cramdemo.placement import cpu_multiplies_bfloat16
 from cramdemo.vectors import dtype_name
 
 POSITIONS = (32, 128, 512)  # K + N - 1, which is N: K is 1
