@@ -291,7 +291,9 @@ def _told_in_a_sentence(name: str, flavour: Flavour) -> Iterator[None]:
             "The hub cannot be reached, or the connection broke. Check the network, HF_ENDPOINT and "
             "HF_HUB_OFFLINE, and run the command again."
         ) from error
-    except ValueError as error:  # it has the README's front matter looked at before it takes it
+    except ValueError as error:  # the hub looks at the README's front matter before it takes the folder
+        if not isinstance(error.__cause__, HfHubHTTPError):
+            raise
         raise CramError("The hub does not accept the README's front matter. Try another --title.") from error
 
 
