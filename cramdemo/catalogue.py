@@ -15,7 +15,9 @@ from typing import Any
 from cramdemo.config import CramDefaults
 
 BUILT_IN = "cram-mini"
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "assets"  # where a wheel puts them; in a checkout and in a Space they lie beside the package
+ASSETS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "assets"
 UNLIMITED = 1_000_000_000
 
 FAMILY_DEFAULTS = {  # by `model_type`; `bench tune` measures the choices, a family that is not here was not measured

@@ -1,4 +1,4 @@
-"""The command line: python -m cramdemo cram | decode | models | inspect | bench | pretrain.
+"""The command line: python -m cramdemo cram | decode | models | inspect | bench | pretrain | space.
 
 Exit status: 0 lossless (or done), 3 not lossless (the file is written all the same), 2 bad input, with one
 line on stderr. Results go to stdout, progress to stderr and only on a terminal.
@@ -28,6 +28,7 @@ from cramdemo.hub import Download
 from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import read_books
 from cramdemo.plots import capacity_figure, training_svg
+from cramdemo.space import FLAVOURS, check_name, push_space, write_space
 from cramdemo.vectors import describe, load, save
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_NOT_LOSSLESS = 0, 2, 3
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(run=run_models)
     _add_bench(commands.add_parser("bench", help="measure this program on this machine"))
     _add_pretrain(commands.add_parser("pretrain", help="train the built-in model and its encoder"))
+    _add_space(commands.add_parser("space", help="write a folder ready to push as a Hugging Face Space"))
     return parser
 
 
@@ -146,6 +148,17 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, metavar="M", help="stop, resumable, after so long")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.set_defaults(run=run_pretrain)
+
+
+def _add_space(parser: argparse.ArgumentParser) -> None:
+    folder_help = "new or empty, or written by this command and unchanged since: then it is replaced"
+    parser.add_argument("folder", type=Path, metavar="DIR", help=folder_help)
+    parser.add_argument("--hardware", default="cpu", metavar="H", help=f"{', '.join(FLAVOURS)} (default cpu)")
+    parser.add_argument("--title", metavar="T", help="of the Space (default: the README's)")
+    parser.add_argument("--login", action="store_true", help="offer Login with Hugging Face, for gated models")
+    parser.add_argument("--push", metavar="USER/NAME", help="create that Space, or update it, and ask for the hardware")
+    parser.add_argument("--private", action="store_true", help="a new Space is for its owner's eyes only")
+    parser.set_defaults(run=run_space)
 
 
 def run_cram_command(arguments: argparse.Namespace) -> int:
@@ -297,6 +310,21 @@ def run_pretrain(arguments: argparse.Namespace) -> int:
     bar.close()
     records = [json.loads(line) for line in (arguments.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     (arguments.out / "model" / "training.svg").write_text(training_svg(records), encoding="utf-8")
+    return EXIT_OK
+
+
+def run_space(arguments: argparse.Namespace) -> int:
+    """`space`: a folder for the hub, pushed if asked for."""
+    if arguments.push is not None:
+        check_name(arguments.push)
+    elif arguments.private:
+        raise ConfigError("Only a Space that is pushed can be private. Give --push USER/NAME too.")
+    folder, hardware = arguments.folder, arguments.hardware
+    files = write_space(folder, hardware, title=arguments.title, login=arguments.login)
+    megabytes = sum(path.stat().st_size for path in files) / 1e6
+    print(f"{plural(len(files), 'file')} in {folder.absolute().name}, {megabytes:.0f} MB, for hardware {hardware}.")
+    if arguments.push:
+        print(push_space(folder, arguments.push, hardware, private=arguments.private))
     return EXIT_OK
 
 

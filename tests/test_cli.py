@@ -325,11 +325,11 @@ def test_a_benchmark_that_reads_no_books_needs_none(asked: list[Asked]) -> None:
 
 
 def test_help_of_every_command_names_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("cram", "decode", "inspect", "models", "bench", "pretrain"):
+    for command in ("cram", "decode", "inspect", "models", "bench", "pretrain", "space"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0
-        assert "--json" in capsys.readouterr().out or command == "pretrain"
+        assert "--json" in capsys.readouterr().out or command in ("pretrain", "space")
 
 
 def test_the_module_runs_as_a_program_and_rejects_an_unknown_command() -> None:

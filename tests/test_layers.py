@@ -20,7 +20,7 @@ LAYERS = (  # a module imports from layers above its own, and within its own onl
     ("objective", "step", "optimiser", "decode", "cram"),
     ("passages", "capacity", "storage", "geometry", "document", "sweep", "pretrain", "bench", "reproduce"),
     ("plots",),
-    ("cli", "space", "ui"),
+    ("space", "cli", "ui"),
     ("__main__",),
 )
 ORDER = [module for layer in LAYERS for module in layer]
