@@ -16,13 +16,16 @@ from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.config import INITS, MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECISIONS, PRESETS, CramConfig
 from cramdemo.cram import check_length
 from cramdemo.errors import CramError, plural
-from cramdemo.ui.card import Suggestions, card_html, suggestions
+from cramdemo.ui.card import Suggestions, card_html, suggestions, unverified_html
 from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves
-from cramdemo.ui.live import LOADING, LiveState, run_live, status_html, status_line
+from cramdemo.ui.follow import follow
+from cramdemo.ui.live import LOADING, LiveState, status_html, status_line
+from cramdemo.ui.pace import MAX_SECONDS
 from cramdemo.ui.samples import Sample, read_samples
-from cramdemo.ui.shelf import SHELF, STOPS, WORKER, entry_of, wait_until_warm
+from cramdemo.ui.shelf import SHELF, STOPS, entry_of, wait_until_warm
 from cramdemo.ui.tokens import EMPTY, token_view
+from cramdemo.ui.zero import ON_ZERO
 from cramdemo.vectors import to_bytes
 
 TASK = "compress"
@@ -39,6 +42,11 @@ QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 NARROW_PX = 720
 WARM_SECONDS = 30.0
 IDLE = status_line("idle", "Ready. Press Compress: progress, speed and the time left will be shown here.")
+NOT_BEGUN = status_line("idle", "Stopped before the run had begun.")
+LOAN_NOTE = (
+    f'<p class="cd-note">On this page a run gets a GPU for at most {MAX_SECONDS:.0f} seconds; '
+    "the best vectors that it has found by then are kept.</p>"
+)
 NO_CARD = (
     '<div class="cd-panel cd-await"><h3>Result</h3><p class="cd-empty">When a run ends, the vectors are written to a '
     "file’s bytes, read back and decoded. The verdict stands here, with the file to download.</p></div>"
@@ -115,8 +123,12 @@ def file_name(state: LiveState, model: str) -> str:
 def shown(state: LiveState, text: str, model: str) -> Shown:
     """Values of the streamed components for one state of the run."""
     result = state.result
-    if result is None:
+    if not state.ended:
         return status_html(state), state.curve, state.token_view, NO_CARD, NOTHING
+    if result is None:
+        assert state.best is not None
+        kept = Outcome(to_bytes(state.best), file_name(state, model))
+        return status_html(state), state.curve, state.token_view, unverified_html(state.best, state.cut_off), kept
     tries = suggestions(result, state.config, state.shorter)
     outcome = Outcome(to_bytes(result.vectors), file_name(state, model), tries)
     return status_html(state), state.curve, state.token_view, card_html(text, result, tries), outcome
@@ -177,9 +189,11 @@ def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
     try:
         check_characters(text)
         config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
-        for state in WORKER.stream(lambda: run_live(text, model, config, flag), flag):
+        for state in follow(text, model, config, flag):
             last = shown(state, text, model)
             yield last
+        if not last[1]:
+            yield NOT_BEGUN, *last[1:]
     except CramError as error:
         gr.Warning(escape(str(error)), title="Not compressed")
         yield status_line("error", str(error)), *last[1:]
@@ -283,6 +297,8 @@ def _left_column(samples: list[Sample]) -> dict[str, Any]:
     with gr.Row(elem_classes="cd-run"):
         parts["compress"] = gr.Button("Compress", variant="primary", scale=3, min_width=120, elem_id="compress")
         parts["stop"] = gr.Button("Stop", variant="stop", scale=1, min_width=90, interactive=False, elem_id="stop")
+    if ON_ZERO:
+        gr.HTML(LOAN_NOTE, apply_default_css=False, elem_classes="cd-flat")
     parts["model"] = gr.Dropdown(list(MODELS), value=BUILT_IN, label="Model", filterable=False, elem_id="model")
     parts["note"] = gr.HTML(_note_html(BUILT_IN), apply_default_css=False, elem_classes="cd-flat")
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):

@@ -12,12 +12,13 @@ from typing import Any
 
 import gradio as gr
 
-from cramdemo.catalogue import MODELS
+from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
 from cramdemo.ui.jobs import PERIOD_SECONDS
-from cramdemo.ui.live import status_line
-from cramdemo.ui.shelf import SHELF, STOPS, WORKER
+from cramdemo.ui.live import Flag, status_line
+from cramdemo.ui.pace import PACE
+from cramdemo.ui.shelf import RUNNER, SHELF, STOPS
 from cramdemo.ui.tokens import text_view
 from cramdemo.vectors import MemVectors, dtype_name, load, token_digest
 
@@ -50,8 +51,8 @@ class DecodeState:
     seconds: float = 0.0
 
 
-def decode_live(vectors: MemVectors, stop: Event) -> Iterator[DecodeState]:
-    """Decode on the worker's thread.
+def decode_live(vectors: MemVectors, stop: Flag) -> Iterator[DecodeState]:
+    """Decode, on the worker's thread or in a child.
 
     Raises:
         ModelMismatch: the file is for a model that is not on offer here, or for other weights.
@@ -77,6 +78,12 @@ def decode_live(vectors: MemVectors, stop: Event) -> Iterator[DecodeState]:
             return
     matches = token_digest(ids) == vectors.token_sha256
     yield DecodeState(lm.detokenize(ids), len(ids), vectors.num_tokens, matches, where, time.monotonic() - started)
+
+
+def follow_decoding(vectors: MemVectors, stop: Event) -> Iterator[DecodeState]:
+    """`decode_live` wherever models run here. Raises what it raises, and `ModelError` if there is no GPU to be had."""
+    entry = MODELS.get(vectors.model_id, MODELS[BUILT_IN])
+    return RUNNER.stream(decode_live, vectors, stop=stop, seconds=PACE.decoding(entry, vectors.num_tokens))
 
 
 def facts_html(vectors: MemVectors, size: int) -> str:
@@ -141,7 +148,7 @@ def decode_file(path: str | None, request: gr.Request) -> Iterator[Shown]:
         facts = facts_html(vectors, Path(path).stat().st_size)
         last = (facts, "", status_line("waiting", "Waiting for the model"))
         yield last
-        for state in WORKER.stream(lambda: decode_live(vectors, flag), flag):
+        for state in follow_decoding(vectors, flag):
             last = (facts, state.text, verdict_html(state))
             yield last
     except CramError as error:
