@@ -38,6 +38,7 @@ from cramdemo.step import Scored, score
 from cramdemo.vectors import MemVectors, dtype_name, token_digest
 
 YIELD_SECONDS = 0.1
+BEST_SECONDS = 1.5  # a run that is cut off loses no more than so much
 GPU_POLL_STEPS = 8  # on a GPU the host looks at the device only so often; on a CPU looking is free
 LOOK_ALL_STEPS = GPU_POLL_STEPS  # so often every token is predicted; in between, those well solved may be left out
 WELL_SOLVED = 0.5  # logits above the margin
@@ -66,6 +67,8 @@ class Progress:
         marks: "1" for a solved token, "0" for an unsolved one, N characters.
         best_prefix, best_total: the same counts for the best vectors so far, which are the ones kept.
         curve: (step, loss_bits, accuracy) for the steps since the last progress.
+        best: copy of the best vectors, not verified, whose only figure is their accuracy; in the first and the last
+            progress and in between every `BEST_SECONDS`, if there are better ones by then; else None.
     """
 
     step: int
@@ -81,6 +84,7 @@ class Progress:
     best_prefix: int
     best_total: int
     curve: tuple[tuple[int, float, float], ...]
+    best: MemVectors | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ class CramResult:
         vectors: ready to be saved; a copy of the best ones scored.
         token_ids: the text's N ids.
         verifications: of the vectors as saved, by greedy decoding, one for each dtype checked.
-        reason: why the run ended: "solved", "steps", "seconds", "stopped", "memory" or "diverged".
+        reason: why the run ended: "solved", "steps", "seconds", "stopped", "memory" or "diverged"; or what `judge`
+            was told.
         steps: updates done. seconds: time of the optimisation, verification included.
         flops: of the encoder, all steps of all restarts, and verification (`FlopCount`).
         token_bits: (N,), cost of each token with [mem]. token_margins: (N,). token_correct: (N,), bool.
@@ -246,6 +251,82 @@ def run_cram(lm: FrozenLM, text_or_ids: str | Sequence[int], config: CramConfig 
     return result
 
 
+def judge(
+    lm: FrozenLM,
+    vectors: MemVectors,
+    token_ids: Sequence[int],
+    *,
+    reason: str,
+    steps: int,
+    started: float,
+    flops: int = 0,
+    proof: Sequence[Verification] = (),
+) -> CramResult:
+    """Score vectors over all N tokens, decode them, and pack both with them: the end of every run.
+
+    It also makes the result of a run that was cut off, from the last `Progress.best`.
+
+    Args:
+        lm: the model they were made for, in any precision and on any device.
+        token_ids: the text's N ids.
+        reason: why the run ended.
+        steps: updates done.
+        started: when the run began, by `time.perf_counter`.
+        flops: spent before.
+        proof: checks of these very vectors, if there are any yet.
+
+    Raises:
+        ModelMismatch: the vectors were made for another model.
+    """
+    ids = torch.tensor([list(token_ids)], device=lm.device)  # (1, N)
+    with torch.no_grad():
+        logits = lm.text_logits(vectors.mem.to(lm.device)[None], ids)
+        bare = lm.bare_logits(ids)
+        token_margins = margins(logits, ids)[0].cpu()
+        token_bits = cross_entropy_bits(logits, ids)[0].cpu()
+        bare_bits = cross_entropy_bits(bare, ids[:, 1:])[0].cpu()
+        bare_correct = correct_tokens(bare, ids[:, 1:])[0].cpu()
+    checks = list(proof) or _verify(lm, vectors, token_ids)
+    result = CramResult(
+        vectors=vectors,
+        token_ids=list(token_ids),
+        verifications=checks,
+        reason=reason,
+        steps=steps,
+        seconds=time.perf_counter() - started,
+        flops=flops if proof else flops + _verification_flops(lm, vectors.num_mem, checks),
+        token_bits=token_bits,
+        token_margins=token_margins,
+        token_correct=token_margins > 0,
+        bare_bits=bare_bits,
+        bare_correct=bare_correct,
+        encoder_correct=_encoder_correct(lm, ids, vectors.num_mem),
+        vocab_size=lm.vocab_size,
+    )
+    return dataclasses.replace(result, vectors=_with_figures(vectors, result))
+
+
+def _verify(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int]) -> list[Verification]:
+    """Decode in the model's own dtype, and on a CPU in float32 in any case."""
+    judges = [lm]
+    if lm.device.type == "cpu" and lm.dtype != torch.float32 and not lm.dispatched:
+        judges.append(lm.in_float32())
+    return [verify(each, vectors, token_ids) for each in judges]
+
+
+def _verification_flops(lm: FrozenLM, num_mem: int, checks: Sequence[Verification]) -> int:
+    decoded = [min(check.correct_prefix + 1, check.num_tokens) for check in checks]
+    return sum(lm.flops.forward(num_mem + count - 1, count) for count in decoded)
+
+
+def _encoder_correct(lm: FrozenLM, ids: Tensor, num_mem: int) -> Tensor | None:
+    """What the encoder alone reaches: one forward pass each way, no optimisation."""
+    if lm.encoder is None or num_mem > lm.encoder.max_mem:
+        return None
+    with torch.no_grad():
+        return correct_tokens(lm.text_logits(lm.encode(ids, num_mem), ids), ids)[0].cpu()
+
+
 def check_length(lm: FrozenLM, num_tokens: int, num_mem: int) -> None:
     """Refuse a text that does not fit the model's context.
 
@@ -332,6 +413,7 @@ class _Run:
         heads = lm.flops.head / max(1, lm.flops.head + lm.flops.body)
         self._head_is_worthwhile = heads >= WORTHWHILE_HEAD
         self.proof: list[Verification] = []  # of `best`, once it is solved
+        self.told = (-math.inf, -math.inf)  # rank and seconds of the best vectors last put into a progress
         self.step = 0
         self.flops = lm.encode_flops(len(token_ids), config.num_mem) if _from_encoder(lm, config) else 0
         self.history: list[tuple[int, Tensor, Tensor]] = []
@@ -353,7 +435,7 @@ class _Run:
             reason = self._look(scores, seconds, stop)
             if reason or seconds - shown >= YIELD_SECONDS:
                 shown = seconds
-                yield self._progress(scores, seconds)
+                yield self._progress(scores, seconds, last=bool(reason))
             self.step += not reason
             if reason == "solved" and not self._still_solved():
                 reason = ""
@@ -450,7 +532,8 @@ class _Run:
 
     def _still_solved(self) -> bool:
         """Decode what was found; if rounding undid it, ask for twice the margin and go on."""
-        self.proof = self._verify(self._vectors(self.best))
+        self.proof = _verify(self.lm, self._vectors(self.best), self.token_ids)
+        self.flops += _verification_flops(self.lm, self.config.num_mem, self.proof)
         if all(check.lossless for check in self.proof):
             return True
         self.proof = []
@@ -460,18 +543,16 @@ class _Run:
         self.best_rank.fill_(-math.inf)
         return False
 
-    def _verify(self, vectors: MemVectors) -> list[Verification]:
-        """Decode in the model's own dtype, and on a CPU in float32 in any case."""
-        judges = [self.lm]
-        if self.lm.device.type == "cpu" and self.lm.dtype != torch.float32 and not self.lm.dispatched:
-            judges.append(self.lm.in_float32())
-        checks = [verify(judge, vectors, self.token_ids) for judge in judges]
-        for check in checks:
-            decoded = min(check.correct_prefix + 1, check.num_tokens)
-            self.flops += self.lm.flops.forward(self.config.num_mem + decoded - 1, decoded)
-        return checks
+    def _news(self, seconds: float, *, last: bool) -> MemVectors | None:
+        """The best vectors, if they are better than those told last and it is time."""
+        rank, (told, told_at) = float(self.best_rank), self.told
+        if rank == told or not (last or seconds - told_at >= BEST_SECONDS):
+            return None
+        self.told = (rank, seconds)
+        accuracy = int(self.best_counts[1]) / len(self.token_ids)
+        return dataclasses.replace(self._vectors(self.best), metrics={"accuracy": accuracy})
 
-    def _progress(self, scores: _Scores, seconds: float) -> Progress:
+    def _progress(self, scores: _Scores, seconds: float, *, last: bool) -> Progress:
         correct = scores.correct.tolist()
         counts = scores.counts.tolist()
         best = self.best_counts.tolist()
@@ -491,6 +572,7 @@ class _Run:
             best_prefix=best[0],
             best_total=best[1],
             curve=curve,
+            best=self._news(seconds, last=last),
         )
 
     def _vectors(self, mem: Tensor) -> MemVectors:
@@ -509,41 +591,16 @@ class _Run:
         )
 
     def _result(self, reason: str, started: float) -> CramResult:
-        """Score the best vectors over all N tokens, decode them, and pack both with them."""
-        lm, vectors = self.lm, self._vectors(self.best)
-        with torch.no_grad():
-            logits = lm.text_logits(vectors.mem.to(lm.device)[None], self.ids)
-            bare = lm.bare_logits(self.ids)
-            token_margins = margins(logits, self.ids)[0].cpu()
-            token_bits = cross_entropy_bits(logits, self.ids)[0].cpu()
-            bare_bits = cross_entropy_bits(bare, self.ids[:, 1:])[0].cpu()
-            bare_correct = correct_tokens(bare, self.ids[:, 1:])[0].cpu()
-        verifications = self.proof or self._verify(vectors)
-        result = CramResult(
-            vectors=vectors,
-            token_ids=self.token_ids,
-            verifications=verifications,
+        return judge(
+            self.lm,
+            self._vectors(self.best),
+            self.token_ids,
             reason=reason,
             steps=self.step,
-            seconds=time.perf_counter() - started,
+            started=started,
             flops=self.flops,
-            token_bits=token_bits,
-            token_margins=token_margins,
-            token_correct=token_margins > 0,
-            bare_bits=bare_bits,
-            bare_correct=bare_correct,
-            encoder_correct=self._encoder_correct(),
-            vocab_size=lm.vocab_size,
+            proof=self.proof,
         )
-        return dataclasses.replace(result, vectors=_with_figures(vectors, result))
-
-    def _encoder_correct(self) -> Tensor | None:
-        """What the encoder alone reaches: one forward pass each way, no optimisation."""
-        lm, num_mem = self.lm, self.config.num_mem
-        if lm.encoder is None or num_mem > lm.encoder.max_mem:
-            return None
-        with torch.no_grad():
-            return correct_tokens(lm.text_logits(lm.encode(self.ids, num_mem), self.ids), self.ids)[0].cpu()
 
 
 _NO_MEMORY = "There is not enough memory for one step of {model}. Shorten the text, or pick a smaller model."

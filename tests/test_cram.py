@@ -34,7 +34,7 @@ from cramdemo import (
     run_cram,
     verify,
 )
-from cramdemo.cram import initial_vectors
+from cramdemo.cram import initial_vectors, judge
 from cramdemo.metrics import cross_entropy_bits, margins, solved_prefix
 from cramdemo.objective import boosted
 from cramdemo.optimiser import ADAM_BETAS, ADAM_EPS, OPTIMISERS
@@ -624,3 +624,42 @@ def test_no_config_means_the_model_s_defaults(tiny_lm: FrozenLM) -> None:
         return to_bytes(result.vectors)
 
     assert first_vectors(None) == first_vectors(CramConfig()) == first_vectors(CramConfig.for_model(tiny_lm))
+
+
+@pytest.mark.usefixtures("every_step")
+def test_best_vectors_are_told_first_last_and_now_and_then(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CramConfig(num_mem=2, steps=40)
+    monkeypatch.setattr(ENGINE, "BEST_SECONDS", 1e9)
+    reports, result = _split(cram(tiny_lm, HARD, config))
+    told = [(report.step, report.best.mem) for report in reports if report.best is not None]
+    assert [step for step, _ in told] == [0, 40]
+    assert torch.equal(told[-1][1], result.vectors.mem)
+    monkeypatch.setattr(ENGINE, "BEST_SECONDS", 0.0)
+    reports, _ = _split(cram(tiny_lm, HARD, config))
+    told = [(report.step, report.best.mem) for report in reports if report.best is not None]
+    assert len(told) > 2
+    for (_, before), (_, after) in pairwise(told):
+        assert not torch.equal(before, after), "told again although nothing was better"
+
+
+@pytest.mark.usefixtures("every_step")
+def test_told_vectors_are_copies_that_say_how_good_they_are(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENGINE, "BEST_SECONDS", 0.0)
+    reports, _ = _split(cram(tiny_lm, HARD, CramConfig(num_mem=2, steps=40)))
+    for report in reports:
+        if report.best is not None:
+            margins_now = judge(tiny_lm, report.best, HARD, reason="cut off", steps=0, started=0.0).token_margins
+            assert report.best.metrics == {"accuracy": report.best_total / len(HARD)}
+            assert int((margins_now > 0).sum()) == report.best_total
+            assert report.best.config["steps_done"] == report.step and report.best.verified == []
+
+
+def test_judged_vectors_are_the_run_s_own_result(tiny_lm: FrozenLM) -> None:
+    """A run that is cut off right before its end loses nothing but FLOPs that nobody counted."""
+    (*_, last), result = _split(cram(tiny_lm, EASY, CramConfig(num_mem=4, steps=500)))
+    assert last.best is not None
+    started = time.perf_counter()
+    judged = judge(tiny_lm, last.best, result.token_ids, reason=result.reason, steps=last.step, started=started)
+    assert to_bytes(judged.vectors) == to_bytes(result.vectors)
+    assert judged.summary() | {"seconds": 0, "flops": 0} == result.summary() | {"seconds": 0, "flops": 0}
+    assert 0 < judged.flops < result.flops

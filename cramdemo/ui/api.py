@@ -13,13 +13,14 @@ import gradio as gr
 from gradio.events import api as offer
 
 from cramdemo.catalogue import BUILT_IN
-from cramdemo.cram import CramResult
 from cramdemo.errors import CramError, VectorFileError
 from cramdemo.ui.compress import config_of, file_name
 from cramdemo.ui.count import check_characters
-from cramdemo.ui.decode import decode_live
-from cramdemo.ui.live import LiveState, run_live
-from cramdemo.ui.shelf import WORKER
+from cramdemo.ui.decode import DecodeState, follow_decoding
+from cramdemo.ui.follow import CUT_OFF, follow
+from cramdemo.ui.live import LiveState, Loading
+from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.picker import guessed_tokens
 from cramdemo.vectors import load, save
 
 PERIOD_SECONDS = 0.25  # a program has no eyes: fewer reports leave more of two cores to the model
@@ -51,13 +52,21 @@ def compress(  # noqa: PLR0917  # programs may pass them by place
     try:
         check_characters(text)
         config = config_of(model, num_mem, preset, steps or None, seconds, margin=margin or None, seed=seed)
-        for state in WORKER.stream(lambda: run_live(text, model, config, stop), stop, PERIOD_SECONDS):
-            if state.result is None:
-                yield progress_dict(state), None
+        check_can_run(entry_of(model), guessed_tokens(len(text)), config.num_mem)
+        for state in follow(text, model, config, stop, period=PERIOD_SECONDS):
+            if isinstance(state, Loading):
+                yield loading_dict(state), None
+            elif state.ended:
+                yield from _with_file(state, model)
             else:
-                yield from _with_file(state, state.result, model)
+                yield progress_dict(state), None
     except CramError as error:
         raise gr.Error(str(error), title="Not compressed", print_exception=False) from None
+
+
+def loading_dict(state: Loading) -> dict[str, Any]:
+    """A report of a run whose model is still on its way."""
+    return {"done": False, "bytes_downloaded": state.download.done, "bytes_total": state.download.total}
 
 
 def progress_dict(state: LiveState) -> dict[str, Any]:
@@ -74,12 +83,22 @@ def progress_dict(state: LiveState) -> dict[str, Any]:
     }
 
 
-def _with_file(state: LiveState, result: CramResult, model: str) -> Iterator[tuple[dict[str, Any], gr.FileData | None]]:
+def last_dict(state: LiveState) -> dict[str, Any]:
+    """The last report: of a run that was cut off and could not be verified, what is known."""
+    if state.result is not None:
+        return {"done": True, **state.result.summary()}
+    unverified = {"done": True, "lossless": False, "verified": [], "reason": CUT_OFF, "cut_off": state.cut_off}
+    return progress_dict(state) | unverified
+
+
+def _with_file(state: LiveState, model: str) -> Iterator[tuple[dict[str, Any], gr.FileData | None]]:
     """The last item: gradio copies the file before the folder is removed."""
     name = file_name(state, model)
+    vectors = state.result.vectors if state.result else state.best
+    assert vectors is not None
     with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        path = save(result.vectors, Path(folder) / name)
-        yield {"done": True, **result.summary()}, gr.FileData(path=str(path), orig_name=name)
+        path = save(vectors, Path(folder) / name)
+        yield last_dict(state), gr.FileData(path=str(path), orig_name=name)
 
 
 def decode(file: gr.FileData) -> dict[str, Any]:
@@ -91,7 +110,8 @@ def decode(file: gr.FileData) -> dict[str, Any]:
     stop = threading.Event()
     try:
         vectors = load(_path_of(file))
-        *_, last = WORKER.stream(lambda: decode_live(vectors, stop), stop)
+        *_, last = follow_decoding(vectors, stop)
+        assert isinstance(last, DecodeState)  # what is loading ends in an error or is decoded
     except CramError as error:
         raise gr.Error(str(error), title="Not decoded", print_exception=False) from None
     return {"text": last.text, "num_tokens": last.num_tokens, "lossless": bool(last.matches)}

@@ -12,7 +12,7 @@ from cramdemo.config import MAX_NUM_MEM_PAGE, MAX_STEPS, CramConfig
 from cramdemo.cram import CramResult
 from cramdemo.decode import Verification
 from cramdemo.errors import plural
-from cramdemo.vectors import dtype_name
+from cramdemo.vectors import MemVectors, dtype_name
 
 ZLIB_LEVEL = 9
 GRID_WORDS = "teacher-forced accuracy of at least 0.99 on PG-19"
@@ -58,6 +58,18 @@ def card_html(text: str, result: CramResult, tries: Suggestions) -> str:
     return (
         f'<section class="cd-card" data-kind="{kind}" aria-label="Result">{head}'
         f"{_figures(result)}{_bytes(byte_sizes(text, result))}</section>"
+    )
+
+
+def unverified_html(vectors: MemVectors, why: str) -> str:
+    """The card of vectors that nobody has decoded: their file is all there is."""
+    count = plural(vectors.num_tokens, "token")
+    right = round(vectors.metrics["accuracy"] * vectors.num_tokens)
+    return (
+        '<section class="cd-card" data-kind="partial" aria-label="Result"><header><span class="cd-badge">NOT VERIFIED'
+        f'</span><p class="cd-claim" role="status">{right} of {count} right under teacher forcing.</p></header>'
+        f'<p class="cd-proof">{escape(why)} These are the best vectors that it had reported before, and nobody has '
+        "decoded them yet: decode them to see what they hold, or run again.</p></section>"
     )
 
 

@@ -17,16 +17,20 @@ from cramdemo.config import INITS, MAX_NUM_MEM_PAGE, MAX_SEED, MAX_STEPS, PRECIS
 from cramdemo.cram import check_length
 from cramdemo.errors import CramError, plural
 from cramdemo.settings import limited, server_settings
-from cramdemo.ui.card import Suggestions, card_html, suggestions
+from cramdemo.ui.card import Suggestions, card_html, suggestions, unverified_html
 from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves
+from cramdemo.ui.follow import follow
 from cramdemo.ui.links import COPY_SCRIPT, MOST_CHARACTERS, linked, query_of
-from cramdemo.ui.live import LOADING, LiveState, run_live, status_html, status_line
+from cramdemo.ui.live import LOADING, LiveState, Loading, loading_html, status_html, status_line
+from cramdemo.ui.login import visitor_token
 from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.pace import MAX_SECONDS
 from cramdemo.ui.picker import guessed_tokens, picker, picker_value, size_words
 from cramdemo.ui.samples import Sample, read_samples
-from cramdemo.ui.shelf import SHELF, STOPS, WORKER, wait_until_warm
+from cramdemo.ui.shelf import SHELF, STOPS, wait_until_warm
 from cramdemo.ui.tokens import EMPTY, token_view
+from cramdemo.ui.zero import ON_ZERO
 from cramdemo.vectors import to_bytes
 
 TASK = "compress"
@@ -48,6 +52,11 @@ COUNTING: dict[str, Any] = {  # one at a time: answers in the order of the quest
 NARROW_PX = 720
 WARM_SECONDS = 30.0
 IDLE = status_line("idle", "Ready. Press Compress: progress, speed and the time left will be shown here.")
+NOT_BEGUN = status_line("idle", "Stopped before the run had begun.")
+LOAN_NOTE = (
+    f'<p class="cd-note">On this page a run gets a GPU for at most {MAX_SECONDS:.0f} seconds; '
+    "the best vectors that it has found by then are kept.</p>"
+)
 NO_CARD = (
     '<div class="cd-panel cd-await"><h3>Result</h3><p class="cd-empty">When a run ends, the vectors are written to a '
     "file’s bytes, read back and decoded. The verdict stands here, with the file to download.</p></div>"
@@ -122,14 +131,18 @@ def whole(value: float | None) -> float | None:
 
 def file_name(state: LiveState, model: str) -> str:
     """Name of the vector file: nothing of the text is in it."""
-    return f"{model}-{state.progress.num_tokens}tok-k{state.config.num_mem}.safetensors"
+    return f"{entry_of(model).label}-{state.progress.num_tokens}tok-k{state.config.num_mem}.safetensors"
 
 
 def shown(state: LiveState, text: str, model: str) -> Shown:
     """Values of the streamed components for one state of the run."""
     result = state.result
-    if result is None:
+    if not state.ended:
         return status_html(state), state.curve, state.token_view, NO_CARD, NOTHING
+    if result is None:
+        assert state.best is not None
+        kept = Outcome(to_bytes(state.best), file_name(state, model))
+        return status_html(state), state.curve, state.token_view, unverified_html(state.best, state.cut_off), kept
     tries = suggestions(result, state.config, state.shorter)
     outcome = Outcome(to_bytes(result.vectors), file_name(state, model), tries)
     return status_html(state), state.curve, state.token_view, card_html(text, result, tries), outcome
@@ -147,6 +160,7 @@ def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
     seed: float,
     precision: str,
     init: str,
+    request: gr.Request,
 ) -> Iterator[str]:
     """Before a run: refuse what cannot be run, in the status line and as a toast, and leave all else as it is."""
     try:
@@ -154,7 +168,7 @@ def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
         config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
         lm = SHELF.peek(model)
         num_tokens = len(lm.tokenize(text)) if lm else guessed_tokens(len(text))
-        check_can_run(entry_of(model), num_tokens, config.num_mem)
+        check_can_run(entry_of(model), num_tokens, config.num_mem, visitor_token(request))
         if lm:  # not in memory yet: the run itself will check
             check_length(lm, num_tokens, config.num_mem)
     except CramError as error:
@@ -193,9 +207,14 @@ def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
     try:
         check_characters(text)
         config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
-        for state in WORKER.stream(lambda: run_live(text, model, config, flag), flag):
+        for state in follow(text, model, config, flag, token=visitor_token(request)):
+            if isinstance(state, Loading):
+                yield loading_html(state), *last[1:]
+                continue
             last = shown(state, text, model)
             yield last
+        if not last[1]:
+            yield NOT_BEGUN, *last[1:]
     except CramError as error:
         gr.Warning(escape(str(error)), title="Not compressed")
         yield status_line("error", str(error)), *last[1:]
@@ -354,6 +373,8 @@ def _left_column(samples: list[Sample]) -> dict[str, Any]:
     with gr.Row(elem_classes="cd-run"):
         parts["compress"] = gr.Button("Compress", variant="primary", scale=3, min_width=120, elem_id="compress")
         parts["stop"] = gr.Button("Stop", variant="stop", scale=1, min_width=90, interactive=False, elem_id="stop")
+    if ON_ZERO:
+        gr.HTML(LOAN_NOTE, apply_default_css=False, elem_classes="cd-flat")
     parts["model"] = gr.Textbox(BUILT_IN, visible="hidden", elem_id="model-name")
     default = CramConfig.for_model(MODELS[BUILT_IN])
     value = picker_value(BUILT_IN, len(first.text), first.num_mem, default.steps, server_settings().any_model)

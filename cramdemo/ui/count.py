@@ -64,10 +64,10 @@ def bare_bits(lm: FrozenLM, ids: Sequence[int]) -> float:
     return float(cross_entropy_bits(lm.bare_logits(tensor), tensor[:, 1:]).sum())
 
 
-def _measure(text: str, model: str, limit: int) -> tuple[int, float | None] | None:
-    if not (SHELF.peek(model) or _soon_loaded(entry_of(model))):
-        return None
-    lm = SHELF.get(model, SHELF.precision(model))
+def _measure(text: str, model: str, limit: int) -> tuple[int | None, float | None]:
+    lm = SHELF.here(model) if SHELF.peek(model) or _soon_loaded(entry_of(model)) else None
+    if lm is None:
+        return _tokens_only(text, model), None
     ids = lm.tokenize(text)
     return len(ids), bare_bits(lm, ids) if len(ids) <= limit else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from threading import Event
@@ -12,12 +13,15 @@ from typing import Any
 
 import gradio as gr
 
-from cramdemo.catalogue import MODELS
+from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
-from cramdemo.ui.jobs import PERIOD_SECONDS
-from cramdemo.ui.live import status_line
-from cramdemo.ui.shelf import SHELF, STOPS, WORKER
+from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
+from cramdemo.ui.live import Loading, loading_html, status_line
+from cramdemo.ui.login import visitor_token
+from cramdemo.ui.offer import check_can_run, offered
+from cramdemo.ui.pace import PACE
+from cramdemo.ui.shelf import RUNNER, SHELF, STOPS
 from cramdemo.ui.tokens import text_view
 from cramdemo.vectors import MemVectors, dtype_name, load, token_digest
 
@@ -50,23 +54,32 @@ class DecodeState:
     seconds: float = 0.0
 
 
-def decode_live(vectors: MemVectors, stop: Event) -> Iterator[DecodeState]:
-    """Decode on the worker's thread.
+def decode_live(vectors: MemVectors, stop: Flag, token: str | None = None) -> Iterator[DecodeState | Loading]:
+    """Decode, on the worker's thread or in a child.
+
+    Args:
+        token: of the visitor, for the hub.
 
     Raises:
         ModelMismatch: the file is for a model that is not on offer here, or for other weights.
+        ModelError: the model cannot be had, or cannot run here.
     """
-    if vectors.model_id not in MODELS:
+    entry = offered().get(vectors.model_id)
+    if entry is None:  # whoever made the file does not choose what is downloaded
         raise ModelMismatch(
             f"The vectors were made for {vectors.model_id[:60] or 'an unnamed model'}, which this page does not have. "
             "Decode them where that model is installed: python -m cramdemo decode."
         )
-    lm = SHELF.get(vectors.model_id)
+    if SHELF.peek(entry.name) is None:
+        check_can_run(entry, vectors.num_tokens, vectors.num_mem, token)
+    for download in SHELF.bring(entry.name, token, stop):
+        yield Loading(entry.name, download)
+    lm = SHELF.get(entry.name, token=token)
     where = f"{lm.device.type.upper()} in {str(lm.dtype).removeprefix('torch.')}"
     ids: list[int] = []
     started, shown = time.monotonic(), 0.0
-    for token in decode_tokens(lm, vectors):
-        ids.append(token)
+    for token_id in decode_tokens(lm, vectors):
+        ids.append(token_id)
         seconds = time.monotonic() - started
         if seconds - shown >= PERIOD_SECONDS:
             shown = seconds
@@ -76,6 +89,13 @@ def decode_live(vectors: MemVectors, stop: Event) -> Iterator[DecodeState]:
             return
     matches = token_digest(ids) == vectors.token_sha256
     yield DecodeState(lm.detokenize(ids), len(ids), vectors.num_tokens, matches, where, time.monotonic() - started)
+
+
+def follow_decoding(vectors: MemVectors, stop: Event, token: str | None = None) -> Iterator[DecodeState | Loading]:
+    """`decode_live` wherever models run here. Raises what it raises, and `ModelError` if there is no GPU to be had."""
+    entry = offered().get(vectors.model_id, MODELS[BUILT_IN])
+    task = partial(decode_live, token=token) if token else decode_live
+    return RUNNER.stream(task, vectors, stop=stop, seconds=PACE.decoding(entry, vectors.num_tokens))
 
 
 def facts_html(vectors: MemVectors, size: int) -> str:
@@ -140,8 +160,11 @@ def decode_file(path: str | None, request: gr.Request) -> Iterator[Shown]:
         facts = facts_html(vectors, Path(path).stat().st_size)
         last = (facts, "", status_line("waiting", "Waiting for the model"))
         yield last
-        for state in WORKER.stream(lambda: decode_live(vectors, flag), flag):
-            last = (facts, state.text, verdict_html(state))
+        for state in follow_decoding(vectors, flag, visitor_token(request)):
+            if isinstance(state, Loading):
+                last = (facts, "", loading_html(state))
+            else:
+                last = (facts, state.text, verdict_html(state))
             yield last
     except CramError as error:
         gr.Warning(escape(str(error)), title="Not decoded")

@@ -1,7 +1,8 @@
 """The job runner: one thread that owns the model, streams of what a run says, and Stop flags.
 
 All model work of the page goes through one `Worker`, so its thread is the compute mutex and every run keeps
-its torch state on one thread, while gradio resumes a handler on whatever thread is free. Knows no widget.
+its torch state on one thread, while gradio resumes a handler on whatever thread is free. On ZeroGPU the work on a
+GPU goes through `zero.Zero` in its place. Knows no widget.
 """
 
 from __future__ import annotations
@@ -14,16 +15,24 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cramdemo.errors import CramError
 
 T = TypeVar("T")
 PERIOD_SECONDS = 0.08  # at least so long between two messages; a run that speaks ten times a second loses none
 WAIT_SECONDS = 0.5  # how often a run that waits for its turn looks whether it has been stopped
-_END = object()
+END = object()  # what comes out of a box when nothing more will
 _log = logging.getLogger(__name__)
+
+
+class Flag(Protocol):
+    """What tells a run to stop: a `threading.Event`, or a `zero.SharedFlag` where threads cannot reach."""
+
+    def is_set(self) -> bool:
+        """Whether it should."""
 
 
 class Worker:
@@ -63,31 +72,37 @@ class Worker:
             return None
 
     def stream(
-        self, produce: Callable[[], Iterator[T]], stop: threading.Event, period: float = PERIOD_SECONDS
+        self,
+        task: Callable[..., Iterator[T]],
+        *arguments: Any,
+        stop: threading.Event,
+        period: float = PERIOD_SECONDS,
+        seconds: float = 0.0,
     ) -> Iterator[T]:
-        """What `produce` yields on the worker's thread, as far as the reader keeps up.
+        """What `task(*arguments, stop)` yields on the worker's thread, as far as the reader keeps up.
 
         Each item must tell the whole state so far: an item that was not fetched before the next one came is
         dropped. The last one is never dropped.
 
         Args:
-            produce: makes the generator; it must end soon after `stop` is set.
+            task: a generator function, which must end soon after `stop` is set.
             stop: set from outside to stop the run, and by this function when its reader goes away.
             period: at least so many seconds between two items.
+            seconds: ignored, since nobody lends this machine (`zero.Zero.stream` has to say how long it needs a GPU).
 
         Raises:
-            CramError: as `produce` raised it; any other exception becomes one plain sentence.
+            CramError: as the task raised it; any other exception becomes one plain sentence.
         """
         box: queue.Queue[Any] = queue.Queue(maxsize=1)
-        future = self.submit(_pump, produce, box, period)
+        future = self.submit(pump, partial(task, *arguments, stop), box, period)
         sent: Any = None
         try:
-            while (item := _next_item(box, future, stop)) is not _END:
+            while (item := _next_item(box, future, stop)) is not END:
                 sent = item
                 yield item
             if future.cancelled():
                 return
-            last = _outcome(future)
+            last = outcome(future)
             if last is not None and last is not sent:
                 yield last
         finally:  # may run on the server's event loop, when a tab is closed: nothing slow here
@@ -95,8 +110,8 @@ class Worker:
             future.cancel()
 
 
-def _pump(produce: Callable[[], Iterator[T]], box: queue.Queue[Any], period: float) -> T | None:
-    """On the worker's thread: keep the newest item in the box; the last one is the return value too."""
+def pump(produce: Callable[[], Iterator[T]], box: queue.Queue[Any], period: float) -> T | None:
+    """On the thread that works: keep the newest item in the box, then `END`; the last item is the return value too."""
     last, shown = None, -period
     try:
         for last in produce():
@@ -106,7 +121,7 @@ def _pump(produce: Callable[[], Iterator[T]], box: queue.Queue[Any], period: flo
                 _replace(box, last)
         return last
     finally:
-        _replace(box, _END)
+        _replace(box, END)
 
 
 def _replace(box: queue.Queue[Any], item: Any) -> None:
@@ -122,10 +137,15 @@ def _next_item(box: queue.Queue[Any], future: Future[Any], stop: threading.Event
             return box.get(timeout=WAIT_SECONDS)
         except queue.Empty:
             if future.cancelled() or (stop.is_set() and future.cancel()):
-                return _END
+                return END
 
 
-def _outcome(future: Future[T]) -> T:
+def outcome(future: Future[T]) -> T:
+    """What the work gave.
+
+    Raises:
+        CramError: as the work raised it; any other exception becomes one plain sentence.
+    """
     try:
         return future.result()
     except CramError:

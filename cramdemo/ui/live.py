@@ -8,16 +8,19 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from threading import Event
 
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, Progress, cram
+from cramdemo.hub import Download
 from cramdemo.models import FrozenLM
+from cramdemo.ui.jobs import Flag
 from cramdemo.ui.shelf import SHELF
+from cramdemo.vectors import MemVectors
 
 CURVE_POINTS = 5000  # at most so many are sent; a longer run sends every n-th step
 RATE_WINDOW = 20  # progress reports over which steps/s are measured: about two seconds
 LOADING = "Loading the model"
+MEGABYTE = 1e6
 REASONS = {
     "solved": "Solved",
     "steps": "All steps used",
@@ -40,6 +43,8 @@ class LiveState:
         config: settings of the run.
         result: at the end only.
         shorter: at the end, the leading part of the text that decodes, or half of it; "" if there is none.
+        best: the best vectors that a report had so far, not verified.
+        cut_off: at the end of a run that could not end itself, why; it has a result only if `best` could be verified.
     """
 
     progress: Progress
@@ -49,6 +54,13 @@ class LiveState:
     config: CramConfig
     result: CramResult | None = None
     shorter: str = ""
+    best: MemVectors | None = None
+    cut_off: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether this is the last state, and there are vectors to be had."""
+        return self.result is not None or bool(self.cut_off)
 
     @property
     def token_view(self) -> dict[str, str]:
@@ -58,24 +70,46 @@ class LiveState:
         return {"t": self.tokens, "m": self.result.marks, "g": margins_line(self.result.token_margins.tolist())}
 
 
-def run_live(text: str, model: str, config: CramConfig, stop: Event) -> Iterator[LiveState]:
-    """Cram on the worker's thread; the last state has the result.
+@dataclass(frozen=True)
+class Loading:
+    """A run whose model is not there yet.
+
+    Attributes:
+        model: its name.
+        download: how far its files have come.
+    """
+
+    model: str
+    download: Download
+
+
+def run_live(
+    text: str, model: str, config: CramConfig, stop: Flag, token: str | None = None
+) -> Iterator[LiveState | Loading]:
+    """Cram, on the worker's thread or in a child; the last state has the result.
+
+    Args:
+        token: of the visitor, for the hub.
 
     Raises:
         CramError: see `cram` and `load_model`.
     """
-    lm = SHELF.get(model, config.precision)
+    for download in SHELF.bring(model, token, stop):
+        yield Loading(model, download)
+    lm = SHELF.get(model, config.precision, token)
     ids = lm.tokenize(text)
     tokens = token_lines(lm.token_texts(ids), ids)
     stride = max(1, math.ceil(config.steps / CURVE_POINTS))
     curve, reports = "", deque[Progress](maxlen=RATE_WINDOW)
+    best: MemVectors | None = None
     for item in cram(lm, ids, config, stop=stop.is_set):
         if isinstance(item, CramResult):
             yield LiveState(reports[-1], rate(reports), curve, tokens, config, item, shorter_text(lm, item))
         else:
             reports.append(item)
             curve += curve_points(item.curve, stride)
-            yield LiveState(item, rate(reports), curve, tokens, config)
+            best = item.best or best
+            yield LiveState(item, rate(reports), curve, tokens, config, best=best)
 
 
 def curve_points(points: Sequence[tuple[int, float, float]], stride: int) -> str:
@@ -129,6 +163,9 @@ def status_html(state: LiveState) -> str:
         ("best so far", f"{progress.best_total} of {progress.num_tokens}"),
         ("at most left", clock(seconds_left(state))),
     ]
+    head = f"{state.cut_off} The best vectors are kept."
+    if result is None and state.ended:
+        return status_line("done", head, cells[:-1], progress.best_total / progress.num_tokens)
     if result is None:
         return status_line("running", "Optimising", cells, progress.best_total / progress.num_tokens)
     correct = int(result.token_correct.sum())
@@ -138,7 +175,14 @@ def status_html(state: LiveState) -> str:
         ("tokens solved", f"{correct} of {result.num_tokens}"),
         ("decoded", f"{result.verification.correct_prefix} of {result.num_tokens}"),
     ]
-    return status_line("done", REASONS[result.reason], cells, correct / result.num_tokens)
+    return status_line("done", REASONS.get(result.reason, head), cells, correct / result.num_tokens)
+
+
+def loading_html(state: Loading) -> str:
+    """The status line while a model's files are on their way."""
+    done, total = state.download.done, state.download.total
+    cells = [("downloaded", f"{done / MEGABYTE:,.0f} of {total / MEGABYTE:,.0f} MB")]
+    return status_line("running", f"Downloading {state.model}", cells, done / total if total else 0.0)
 
 
 def status_line(kind: str, head: str, cells: Sequence[tuple[str, str]] = (), share: float = 0.0) -> str:

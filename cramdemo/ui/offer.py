@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,10 +11,11 @@ from huggingface_hub import constants, get_token, try_to_load_from_cache
 from cramdemo.catalogue import BUILT_IN, MODELS, UNLIMITED, ModelEntry, find
 from cramdemo.config import CramDefaults
 from cramdemo.errors import ConfigError, ModelError
-from cramdemo.placement import refusal, this_machine
+from cramdemo.hub import is_hub_id
+from cramdemo.placement import entry_from_folder, refusal, this_machine
 from cramdemo.settings import server_settings
+from cramdemo.ui.zero import ON_ZERO
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 _NAMES_LISTED = 4
 
 
@@ -39,7 +39,7 @@ def offered() -> dict[str, ModelEntry]:
         ConfigError: the owner lists what can be no model.
     """
     names = server_settings().models
-    if not names:
+    if not names and not ON_ZERO:  # there models are loaded at the start, and the owner says which
         return MODELS
     return {entry.name: entry for entry in (MODELS[BUILT_IN], *map(_listed, names))}
 
@@ -51,7 +51,7 @@ def _listed(name: str) -> ModelEntry:
     if entry is not None:
         return entry
     if (Path(name) / "config.json").is_file():
-        return _unknown(Path(name).resolve().name, source=name)
+        return entry_from_folder(Path(name).resolve().name, Path(name))
     if not is_hub_id(name):
         raise ConfigError(
             f"CRAMDEMO_MODELS lists {name!r}, which is no name from `models`, no id of the hub (owner/name) and no "
@@ -60,9 +60,9 @@ def _listed(name: str) -> ModelEntry:
     return _unknown(name, source=name)
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a hub id, owner/name."""
-    return bool(_HUB_ID.fullmatch(name)) and ".." not in name
+def where(entry: ModelEntry) -> str:
+    """What `load_model` finds the model by."""
+    return entry.name if entry.name in MODELS else entry.source
 
 
 def _unknown(name: str, source: str) -> ModelEntry:
@@ -139,6 +139,8 @@ def check_can_run(entry: ModelEntry, num_tokens: int, num_mem: int, token: str |
     Raises:
         ModelError: it cannot be had, or does not fit the machine.
     """
-    reason = refusal(entry, num_tokens, num_mem, this_machine()) or hub_state(entry, token).reason
+    known = entry.parameters > 0  # else the sizes are in its files, and `load_model` will look
+    too_large = refusal(entry, num_tokens, num_mem, this_machine()) if known else ""
+    reason = too_large or hub_state(entry, token).reason
     if reason:
         raise ModelError(f"{entry.label} cannot run here. {reason}")

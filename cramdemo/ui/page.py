@@ -19,9 +19,10 @@ from cramdemo.ui.login import login_is_on
 from cramdemo.ui.offer import offered
 from cramdemo.ui.shelf import STOPS, warm_up
 from cramdemo.ui.theme import CSS, HEADER, NOTES, theme
+from cramdemo.ui.zero import ON_ZERO
 
 TITLE = "cramdemo: cram a text into the input vectors of a frozen language model"
-ONE_AT_A_TIME = 1
+AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own, elsewhere all share the model
 CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
@@ -49,14 +50,14 @@ def build() -> gr.Blocks:
         _space_buttons()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Compress", id="compress"):
-                first = compress.tab(ONE_AT_A_TIME)
+                first = compress.tab(AT_A_TIME)
             with gr.Tab("Decode", id="decode"):
-                file, decode_on = decode.tab(ONE_AT_A_TIME, compress.QUEUE)
+                file, decode_on = decode.tab(AT_A_TIME, compress.QUEUE)
         gr.HTML(NOTES, apply_default_css=False, elem_classes="cd-flat")
         _connect_decode_it(first, tabs, file, decode_on)
         _connect_load(page, first)
         page.unload(_forget)
-        add_api(ONE_AT_A_TIME, compress.QUEUE)
+        add_api(AT_A_TIME, compress.QUEUE)
     page.queue(max_size=server_settings().queue)
     built: gr.Blocks = page
     return built

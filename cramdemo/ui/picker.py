@@ -129,9 +129,8 @@ def picker_value(model: str, characters: int, num_mem: int, steps: int, others: 
 
 def row(entry: ModelEntry, num_tokens: int, num_mem: int, steps: int, machine: Machine) -> dict[str, str]:
     """One model, in words: name, label, size, facts, and the reason why it cannot run here, or ""."""
-    reason = (
-        too_long(entry, num_tokens, num_mem) or refusal(entry, num_tokens, num_mem, machine) or hub_state(entry).reason
-    )
+    large = refusal(entry, num_tokens, num_mem, machine) if entry.parameters else ""
+    reason = too_long(entry, num_tokens, num_mem) or large or hub_state(entry).reason
     return {
         "name": entry.name,
         "label": entry.label,

@@ -11,7 +11,7 @@ from gradio_client.exceptions import AppError
 
 from cramdemo import CramConfig, decode, load
 from cramdemo.ui.api import add_api
-from cramdemo.ui.shelf import entry_of
+from cramdemo.ui.offer import entry_of
 from tests.ui.conftest import SOLVABLE
 
 

@@ -22,8 +22,9 @@ from cramdemo.ui.compress import (
     stop,
     whole,
 )
+from cramdemo.ui.offer import entry_of
 from cramdemo.ui.samples import read_samples
-from cramdemo.ui.shelf import STOPS, entry_of
+from cramdemo.ui.shelf import STOPS
 from cramdemo.vectors import from_bytes
 from tests.ui.conftest import SOLVABLE, TINY
 
@@ -99,7 +100,7 @@ def test_error_in_the_run_is_shown_in_the_status_and_as_a_toast(tiny, request_of
 )
 def test_what_cannot_run_is_refused_before_anything_is_cleared(tiny, request_of, changed, sentence):
     list(run(*settings(steps=1), request_of))  # the model is in memory now
-    stream = check(*settings(**changed))
+    stream = check(*settings(**changed), request_of)
     status = next(stream)
     assert 'data-state="error"' in status
     with pytest.raises(gr.Error) as caught:

@@ -7,8 +7,7 @@ import pytest
 
 from cramdemo import save
 from cramdemo.errors import ModelMismatch
-from cramdemo.ui.decode import checks_words, decode_file, decode_live, facts_html, verdict_html
-from cramdemo.ui.shelf import WORKER
+from cramdemo.ui.decode import checks_words, decode_file, decode_live, facts_html, follow_decoding, verdict_html
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -79,7 +78,7 @@ def test_odd_checks_are_quoted_and_claim_nothing(odd):
 def test_stop_ends_a_decoding_without_a_verdict(named):
     stop = threading.Event()
     stop.set()
-    assert all(state.matches is None for state in WORKER.stream(lambda: decode_live(named, stop), stop))
+    assert all(state.matches is None for state in follow_decoding(named, stop))
 
 
 def test_no_file_is_no_error(request_of):

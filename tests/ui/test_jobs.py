@@ -11,7 +11,7 @@ from cramdemo.errors import CramError, TextError
 from cramdemo.ui.jobs import StopFlags, Worker
 
 
-def counting(stop: threading.Event, until: int = 10**9) -> Iterator[int]:
+def counting(until: int, stop: threading.Event) -> Iterator[int]:
     for number in range(until):
         if stop.is_set():
             return
@@ -21,7 +21,7 @@ def counting(stop: threading.Event, until: int = 10**9) -> Iterator[int]:
 
 def test_last_item_arrives_although_faster_ones_before_it_are_dropped():
     stop = threading.Event()
-    found = list(Worker().stream(lambda: counting(stop, until=200), stop))
+    found = list(Worker().stream(counting, 200, stop=stop))
     assert found[-1] == 199
     assert found == sorted(set(found)), "an item came twice or out of order"
     assert len(found) < 50, "the stream is not throttled"
@@ -29,7 +29,7 @@ def test_last_item_arrives_although_faster_ones_before_it_are_dropped():
 
 def test_last_item_of_a_slow_reader_is_the_newest():
     stop = threading.Event()
-    stream = Worker().stream(lambda: counting(stop, until=300), stop)
+    stream = Worker().stream(counting, 300, stop=stop)
     first = next(stream)
     time.sleep(1.0)
     assert list(stream)[-1] == 299 > first
@@ -38,16 +38,17 @@ def test_last_item_of_a_slow_reader_is_the_newest():
 def test_two_runs_never_overlap():
     worker, running, most = Worker(), [], []
 
-    def work() -> Iterator[int]:
+    def work(_: threading.Event) -> Iterator[int]:
         running.append(1)
         most.append(len(running))
         time.sleep(0.05)
         yield 0
         running.pop()
 
-    readers = [
-        threading.Thread(target=lambda: list(worker.stream(work, threading.Event())), daemon=True) for _ in range(4)
-    ]
+    def read() -> None:
+        list(worker.stream(work, stop=threading.Event()))
+
+    readers = [threading.Thread(target=read, daemon=True) for _ in range(4)]
     for reader in readers:
         reader.start()
     for reader in readers:
@@ -64,7 +65,7 @@ def test_every_run_is_on_the_same_thread():
 
 def test_closing_the_stream_stops_the_run_and_frees_the_thread():
     worker, stop = Worker(), threading.Event()
-    stream = worker.stream(lambda: counting(stop), stop)
+    stream = worker.stream(counting, 10**9, stop=stop)
     next(stream)
     stream.close()
     assert worker.submit(lambda: "free").result(timeout=5) == "free"
@@ -75,27 +76,27 @@ def test_run_that_waits_for_its_turn_can_be_stopped():
     worker.submit(busy.wait)
     threading.Timer(0.1, stop.set).start()
     started = time.monotonic()
-    assert list(worker.stream(lambda: counting(stop), stop)) == []
+    assert list(worker.stream(counting, 10**9, stop=stop)) == []
     assert time.monotonic() - started < 5
     busy.set()
 
 
 def test_errors_made_for_users_pass_through():
-    def fail() -> Iterator[int]:
+    def fail(_: threading.Event) -> Iterator[int]:
         yield 1
         raise TextError("The text is odd.")
 
     with pytest.raises(TextError, match=r"^The text is odd\.$"):
-        list(Worker().stream(fail, threading.Event()))
+        list(Worker().stream(fail, stop=threading.Event()))
 
 
 def test_other_errors_become_one_sentence_that_quotes_nothing(caplog):
-    def fail() -> Iterator[int]:
+    def fail(_: threading.Event) -> Iterator[int]:
         yield 1
         raise RuntimeError("secret text at /srv/secret.py")
 
     with caplog.at_level(logging.ERROR), pytest.raises(CramError) as caught:
-        list(Worker().stream(fail, threading.Event()))
+        list(Worker().stream(fail, stop=threading.Event()))
     said = str(caught.value) + caplog.text
     assert "RuntimeError" in said
     assert "secret" not in said and "/" not in str(caught.value)
