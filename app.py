@@ -9,6 +9,7 @@ with suppress(ImportError):
     import spaces  # noqa: F401  # on ZeroGPU it must come before torch; elsewhere it does nothing
 
 from cramdemo.errors import CramError
+from cramdemo.settings import server_settings
 from cramdemo.ui.page import LAUNCH, build
 
 try:
@@ -17,4 +18,4 @@ except CramError as error:  # a setting that makes no sense
     sys.exit(f"cramdemo: {error}")
 
 if __name__ == "__main__":
-    demo.launch(**LAUNCH)
+    demo.launch(**LAUNCH, mcp_server=server_settings().mcp)
