@@ -250,7 +250,7 @@ decode.__annotations__["file"] = inspect.__annotations__["file"] = gr.FileData
 
 def add_api(queue_limit: int | None, queue_id: str) -> None:
     """Offer the functions to programs; those that run a model in the same queue as the page's runs."""
-    for function in (compress, decode):
-        offer(function, api_name=function.__name__, concurrency_limit=queue_limit, concurrency_id=queue_id)
-    for function in (inspect, models):
-        offer(function, api_name=function.__name__, concurrency_limit=None)
+    offer(compress, api_name="compress", concurrency_limit=queue_limit, concurrency_id=queue_id)
+    offer(decode, api_name="decode", concurrency_limit=queue_limit, concurrency_id=queue_id)
+    offer(inspect, api_name="inspect", concurrency_limit=None)
+    offer(models, api_name="models", concurrency_limit=None)
