@@ -122,8 +122,8 @@ def inspect(file: gr.FileData | None = None, vectors_base64: str = "") -> dict[s
 def models() -> list[dict[str, Any]]:
     """List the language models on offer: sizes, licence, and the tokens that the papers got into one vector of each.
 
-    The names are those that `compress` takes. `context` is null for a model without a limit of positions; the
-    papers' figures, `published`, are null where they give none.
+    The names are those that `compress` takes. `cannot_run` says why a model cannot run on this server, and is null if
+    it can. `context` is null for a model without a limit of positions, and `published` where the papers have no figure.
     """
     return [model_facts(entry) for entry in offered().values()]
 
@@ -140,9 +140,19 @@ def model_facts(entry: ModelEntry) -> dict[str, Any]:
         "licence": entry.licence,
         "gated": entry.gated,
         "note": entry.note,
+        "cannot_run": _why_not(entry),
         "published": dataclasses.asdict(published(entry)),
         "defaults": dataclasses.asdict(entry.defaults),
     }
+
+
+def _why_not(entry: ModelEntry) -> str | None:
+    """Why a model cannot run here, not even with the shortest text; None if it can."""
+    try:
+        check_can_run(entry, num_tokens=1, num_mem=1)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def loading_dict(state: Loading) -> dict[str, Any]:
@@ -187,9 +197,13 @@ def _with_file(state: LiveState, model: str, as_base64: bool) -> Iterator[Item]:
 
 
 def _check_text(text: Any) -> None:
-    """Raises TextError: not a text, or more characters than any model could hold."""
+    """Refuse what is no text, or too long even to count.
+
+    Raises:
+        TextError: see above.
+    """
     if not isinstance(text, str):
-        raise TextError("The text is not a string. Give it as a JSON string.")
+        raise TextError("The text is not a string. Give it as one.")
     check_characters(text)
 
 
