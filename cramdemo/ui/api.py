@@ -31,6 +31,8 @@ from cramdemo.vectors import MemVectors, describe, from_bytes, load, to_bytes
 PERIOD_SECONDS = 0.25  # a program has no eyes: fewer reports leave more of two cores to the model
 MAX_UPLOAD_BYTES = 8 * 1024 * 1024
 MAX_BASE64_LETTERS = -(-MAX_UPLOAD_BYTES // 3) * 4
+NO_FILE = "No vector file was given. Give one made by compress as file, or as vectors_base64."
+NO_BASE64 = "vectors_base64 is not base64, or not all of it. Give the bytes of a vector file in base64."
 Item = tuple[dict[str, Any], gr.FileData | None]
 
 
@@ -219,7 +221,7 @@ def _given_vectors(file: Any, vectors_base64: Any) -> MemVectors:
         return load(_path_of(file))
     if vectors_base64:
         return from_bytes(_decoded(vectors_base64), "vectors_base64")
-    raise VectorFileError("No vector file was given. Give one made by compress as file, or as vectors_base64.")
+    raise VectorFileError(NO_FILE)
 
 
 def _path_of(file: Any) -> str:
@@ -246,15 +248,11 @@ def _decoded(vectors_base64: Any) -> bytes:
     letters = "".join(vectors_base64.rpartition(",")[2].split())
     if len(letters) > MAX_BASE64_LETTERS:
         limit = MAX_UPLOAD_BYTES // 2**20
-        raise VectorFileError(
-            f"vectors_base64 stands for more than {limit} MB, the most that a vector file here can be."
-        )
+        raise VectorFileError(f"vectors_base64 holds more than {limit} MB, the most that a vector file here can be.")
     try:
         return base64.b64decode(letters, validate=True)
     except (binascii.Error, ValueError):
-        raise VectorFileError(
-            "vectors_base64 is not base64, or not all of it. Give the bytes of a vector file in base64."
-        ) from None
+        raise VectorFileError(NO_BASE64) from None
 
 
 # gradio derives the outputs of a generator from what it yields, not from Iterator, and takes a file by its plain type
