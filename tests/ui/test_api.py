@@ -14,7 +14,6 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import gradio as gr
-import gradio.mcp
 import pytest
 from gradio import processing_utils
 from gradio_client import Client, handle_file
@@ -45,7 +44,6 @@ def gradio_folder(tmp_path_factory):
 def url(tiny_folder, gradio_folder):
     with pytest.MonkeyPatch.context() as patch, tiny_on_offer(tiny_folder):
         patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-        patch.setattr(gradio.mcp, "DEFAULT_TEMP_DIR", str(gradio_folder))
         with gr.Blocks(analytics_enabled=False) as page:
             add_api(1, "model")
         settings = {"show_error": False, "run_history": False, "max_file_size": MAX_UPLOAD_BYTES, "mcp_server": True}
