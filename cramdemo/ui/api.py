@@ -202,7 +202,7 @@ def _check_text(text: Any) -> None:
     """Refuse what is no text, or too long even to count.
 
     Raises:
-        TextError: see above.
+        TextError: it is not a string, or has more characters than the page takes.
     """
     if not isinstance(text, str):
         raise TextError("The text is not a string. Give it as one.")
