@@ -21,7 +21,7 @@ from tqdm import tqdm
 from cramdemo import __version__
 from cramdemo.catalogue import BUILT_IN, MODELS, UNLIMITED, ModelEntry, published
 from cramdemo.config import MAX_NUM_MEM, OPTIMIZERS, CramConfig
-from cramdemo.cram import CramResult, Progress, cram
+from cramdemo.cram import CramResult, Progress, check_characters, cram
 from cramdemo.decode import decode
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
 from cramdemo.hub import Download
@@ -164,11 +164,14 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
 def run_cram_command(arguments: argparse.Namespace) -> int:
     """`cram`: text file in, vector file and figures out."""
     text = read_text(arguments.text)
+    check_characters(text)
     output = arguments.output or Path(_default_output(arguments.text))
     _check_folder(output)  # before the run, so that no work is lost
+    settings = {name: getattr(arguments, name) for name in CRAM_SETTINGS}
+    CramConfig.for_model(MODELS[BUILT_IN], **settings)  # the limits of all models, told before one is loaded
     lm = _load(arguments.model, device=arguments.device, precision=arguments.precision or "auto")
     _tell_precision(lm)
-    config = CramConfig.for_model(lm, **{name: getattr(arguments, name) for name in CRAM_SETTINGS})
+    config = CramConfig.for_model(lm, **settings)
     with _interrupt_flag() as interrupted:
         result = _watch(cram(lm, text, config, stop=interrupted), config.steps)
     save(result.vectors, output)

@@ -6,7 +6,7 @@ Knows nothing of torch, so that `--help` and the page's widgets cost nothing to 
 from __future__ import annotations
 
 import dataclasses
-import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +15,8 @@ from cramdemo.errors import ConfigError
 
 MAX_NUM_MEM = 128
 MAX_NUM_MEM_PAGE = 32
+MAX_CHARACTERS = 1_000_000  # of a text: no vectors hold more, and counting the tokens of more takes seconds
+MAX_CHARACTERS_PAGE = 100_000
 MAX_STEPS = 100_000
 MAX_RESTARTS = 64
 MAX_SECONDS = 86_400.0
@@ -133,7 +135,7 @@ class CramConfig:
         Raises:
             ConfigError: a value is out of its range, or a setting has no such name.
         """
-        _check_choice("preset", preset or "fast", PRESETS)
+        _check_choice("preset", "fast" if preset is None else preset, PRESETS)
         names = {f.name for f in dataclasses.fields(cls)}
         for name in given:
             if name not in names:
@@ -151,19 +153,16 @@ _MODEL_S_OWN = ("learning_rate", "growth", "temperature", "margin", "boost", "op
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} is {value!r}; give a whole number from {low} to {high}.")
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}; give a whole number from {low} to {high}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; give a whole number from {low} to {high}.")
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigError(f"{name} is {value!r}; give a number from {low:g} to {high:g}.")
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value:g}; give a number from {low:g} to {high:g}.")
+    # NaN is in no range, and a comparison takes whole numbers that no float can hold
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; give a number from {low:g} to {high:g}.")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; choose from {', '.join(choices)}.")
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; choose from {', '.join(choices)}.")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cramdemo import __version__
-from cramdemo.config import CramConfig
+from cramdemo.config import MAX_CHARACTERS, CramConfig
 from cramdemo.decode import Verification, verify
 from cramdemo.errors import ConfigError, ModelError, TextError, plural
 from cramdemo.metrics import (
@@ -234,6 +234,8 @@ def cram(
             precision than the config's.
         ModelError: while running, if there is not memory for a single step.
     """
+    if isinstance(text_or_ids, str):
+        check_characters(text_or_ids)
     token_ids = lm.tokenize(text_or_ids) if isinstance(text_or_ids, str) else list(text_or_ids)
     config = (config or CramConfig()).filled(lm)
     check_length(lm, len(token_ids), config.num_mem)
@@ -325,6 +327,16 @@ def _encoder_correct(lm: FrozenLM, ids: Tensor, num_mem: int) -> Tensor | None:
         return None
     with torch.no_grad():
         return correct_tokens(lm.text_logits(lm.encode(ids, num_mem), ids), ids)[0].cpu()
+
+
+def check_characters(text: str, limit: int = MAX_CHARACTERS) -> None:
+    """Refuse a text that is too long even to count its tokens.
+
+    Raises:
+        TextError: more characters than `limit`.
+    """
+    if len(text) > limit:
+        raise TextError(f"The text has {len(text):,} characters; at most {limit:,} are taken. Shorten it.")
 
 
 def check_length(lm: FrozenLM, num_tokens: int, num_mem: int) -> None:

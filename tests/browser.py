@@ -66,12 +66,12 @@ class Watch:
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The page on a free port; gives the address."""
+def served(*, mcp: bool = False) -> Iterator[str]:
+    """The page on a free port, with the MCP server if asked for; gives the address."""
     from cramdemo.ui.page import LAUNCH, build
 
     page = build()
-    _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    _, url, _ = page.launch(**LAUNCH, mcp_server=mcp, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     try:
         yield url
     finally:

@@ -36,10 +36,11 @@ settings.load_profile("cramdemo")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before anything imports huggingface_hub, which reads these once."""
+    """Before anything imports huggingface_hub and gradio, which read these once."""
     folder = tempfile.mkdtemp(prefix="cramdemo-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+    os.environ["GRADIO_TEMP_DIR"] = folder
 
 
 @pytest.fixture(autouse=True)

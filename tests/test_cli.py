@@ -201,6 +201,13 @@ BAD = {
     "no such model": (["cram", "ok.txt", "--model", "gpt-17"], "no model 'gpt-17'"),
     "K of zero": (["cram", "ok.txt", "--num-mem", "0"], "num_mem is 0"),
     "K too large": (["cram", "ok.txt", "--num-mem", "129"], "num_mem is 129"),
+    "K of a billion": (["cram", "ok.txt", "--num-mem", "1000000000"], "num_mem is 1000000000"),
+    "steps of a trillion": (["cram", "ok.txt", "--steps", "1000000000000"], "steps is 1000000000000"),
+    "learning rate not a number": (["cram", "ok.txt", "--learning-rate", "nan"], "learning_rate is nan"),
+    "learning rate without end": (["cram", "ok.txt", "--learning-rate", "inf"], "learning_rate is inf"),
+    "seconds below zero": (["cram", "ok.txt", "--seconds", "-1"], "seconds is -1.0"),
+    "blank preset": (["cram", "ok.txt", "--preset", ""], "preset is ''"),
+    "text of 10 MB": (["cram", "huge.txt"], "The text has 10,000,000 characters; at most 1,000,000 are taken"),
     "margin not a number": (["cram", "ok.txt", "--margin", "nan"], "margin is nan"),
     "unknown precision": (["cram", "ok.txt", "--precision", "int3"], "precision is 'int3'"),
     "no folder for the output": (["cram", "ok.txt", "-o", "nowhere/v.safetensors"], "no folder 'nowhere'"),
@@ -238,6 +245,7 @@ def test_bad_input_is_one_line_on_stderr_and_status_2(
     Path("empty.txt").write_bytes(b"")
     Path("latin.txt").write_bytes(b"caf\xe9")
     Path("book.txt").write_text("word and " * 3000)
+    Path("huge.txt").write_text("x" * 10_000_000)
     for folder, text in (("books", "It was a bright cold day. " * 300), ("short", "All is well.")):
         Path(folder).mkdir()
         Path(folder, "a.txt").write_text(text)
@@ -270,6 +278,27 @@ def test_a_file_does_not_choose_which_folder_is_loaded_as_its_model(
     assert main(["decode", str(tmp_path / "v.safetensors")]) == 2
     assert "name it: --model FOLDER" in capsys.readouterr().err
     assert main(["decode", str(tmp_path / "v.safetensors"), "--model", "cram-mini"]) == 0
+
+
+@pytest.mark.parametrize("changed", [{"model_id": "someone/else"}, {"model_fingerprint": "0" * 64}], ids=str)
+def test_a_file_of_another_model_is_one_line_on_stderr_and_status_2(
+    crammed: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, str]
+) -> None:
+    save(replace(load(crammed[1]), **changed), tmp_path / "v.safetensors")
+    assert main(["decode", str(tmp_path / "v.safetensors")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "made for" in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_settings_out_of_range_are_told_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cramdemo.cli.load_model", None)
+    (tmp_path / "t.txt").write_text("Hi")
+    assert main(["cram", str(tmp_path / "t.txt"), "--model", "Qwen/Qwen3-8B-Base", "--num-mem", "0"]) == 2
+    assert "num_mem is 0" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_the_best_so_far(

@@ -60,6 +60,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("learning_rate", -1.0),
     ("learning_rate", 101),
     ("learning_rate", math.nan),
+    ("learning_rate", 10**400),
     ("seconds", 0),
     ("seconds", MAX_SECONDS + 1),
     ("seconds", math.inf),
@@ -105,6 +106,14 @@ def test_a_limit_itself_is_allowed(name: str, value: Any) -> None:
 
 def test_every_setting_has_a_limit_that_is_tested() -> None:
     assert {name for name, _ in REFUSED} == {f.name for f in dataclasses.fields(CramConfig)}
+
+
+@pytest.mark.parametrize("value", ["a" * 10**6, list(range(10**6)), 10**400], ids=["text", "list", "number"])
+@pytest.mark.parametrize("name", ["steps", "margin", "init"])
+def test_a_message_does_not_repeat_what_is_endless(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CramConfig(**{name: value})
+    assert len(str(caught.value)) < 120
 
 
 def test_replace_checks_again() -> None:
@@ -154,6 +163,11 @@ def test_a_preset_goes_before_the_model_s_defaults_and_what_is_given_before_it()
 def test_an_unknown_preset_is_refused_with_what_to_choose_from() -> None:
     with pytest.raises(ConfigError, match=r"^preset is 'best'; choose from fast, most\.$"):
         CramConfig.for_model(ENTRY, preset="best")
+
+
+def test_a_blank_preset_is_refused_too() -> None:
+    with pytest.raises(ConfigError, match=r"^preset is ''; choose from fast, most\.$"):
+        CramConfig.for_model(ENTRY, preset="")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -598,6 +598,7 @@ def test_progress_agrees_with_itself(tiny_lm: FrozenLM) -> None:
     [
         ("", {}, TextError, "The text is empty"),
         ([], {}, TextError, "The text is empty"),
+        ("x" * 1_000_001, {}, TextError, "has 1,000,001 characters; at most 1,000,000 are taken"),
         ([1] * 128, {}, TextError, "has 128 tokens; with 1 memory token tiny takes at most 127"),
         ([1] * 125, {"num_mem": 4}, TextError, "has 125 tokens; with 4 memory tokens tiny takes at most 124"),
         ([1, 300], {}, TextError, "vocabulary of 300"),

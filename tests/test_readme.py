@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import json
 import re
+import shlex
+import shutil
+import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import safetensors
 import torch
 from huggingface_hub import metadata_load
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cramdemo import FrozenLM, MemVectors, decode, save
+from cramdemo import FrozenLM, MemVectors, decode, load, save
 from cramdemo.catalogue import BUILT_IN, MODELS
+from cramdemo.cli import main
 from cramdemo.vectors import token_digest
+from tests.browser import served
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = "We were tired of the sea."  # of the examples
+SHOWN_URL = "http://127.0.0.1:7860"
+PATIENCE = 60
 TOP_LEVEL = {
     *("app.py", "cramdemo", "assets", "tests", "README.md", "LICENSE", "Makefile", "pyproject.toml"),
     "requirements.txt",
@@ -115,3 +130,138 @@ def test_the_three_lines_of_plain_transformers_decode_a_vector_file(
     }
     exec(block, names)
     assert capsys.readouterr().out == decode(built_in, vectors).text + "\n"
+
+
+# ---- the examples, from the README's own text
+
+
+def _blocks(language: str, word: str) -> list[str]:
+    """Its code blocks of a language with a word in them."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+    return [block for found, block in fenced if found == language and word in block]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for what an example writes."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_five_lines_of_python_are_a_round_trip(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = _blocks("python", "run_cram")
+    assert len([line for line in block.splitlines() if line]) == 5
+    exec(block, {})
+    assert capsys.readouterr().out == f"True {TEXT}\n"
+
+
+def test_the_example_of_a_run_step_by_step_ends_with_its_result(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = _blocks("python", "Progress")
+    exec(block, {})
+    *steps, last = capsys.readouterr().out.splitlines()
+    assert steps[0].startswith("step 0: ")
+    assert re.fullmatch(r"True \d+\.\d+", last)
+
+
+def test_the_commands_of_the_command_line_work(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    (block,) = _blocks("", "cramdemo cram mole.txt")
+    first, *commands = (shlex.split(line.removeprefix("$ ")) for line in block.splitlines())
+    assert (first[0], first[2:]) == ("printf", [">", "mole.txt"])
+    (here / "mole.txt").write_text(first[1])
+    assert [command[:3] for command in commands] == [["python", "-m", "cramdemo"]] * 4
+    assert [main(command[3:]) for command in commands] == [0, 0, 0, 0]
+    assert first[1].encode() in capfdbinary.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gradio")
+
+
+@pytest.fixture(scope="module")
+def server(gradio_folder: Path) -> Iterator[str]:
+    """Address of the real page with its MCP server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
+        with served(mcp=True) as address:
+            yield address.rstrip("/")
+
+
+@pytest.fixture(autouse=True)
+def _server_keeps_its_folder(
+    gradio_folder: Path, _caches_and_outputs_stay_in_the_test_folder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lives longer than a test, and gradio looks up its folder at each upload."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
+
+
+def _curl(command: list[str]) -> str:
+    """What curl prints; where it is not installed, the same request is made without it."""
+    if shutil.which("curl"):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    given = dict(itertools.pairwise(command))
+    (url,) = [word for word in command if word.startswith("http")]
+    name, _, value = given.get("-H", "").partition(": ")
+    data = given["-d"].encode() if "-d" in given else None
+    with urlopen(Request(url, data, {name: value} if name else {}), timeout=PATIENCE) as reply:
+        body: bytes = reply.read()
+    if "-o" in given:
+        Path(given["-o"]).write_bytes(body)
+    return "" if "-o" in given else body.decode()
+
+
+def _follow_curl(server: str) -> list[str]:
+    """Run the curl commands one after the other, each with what the ones before have answered."""
+    (block,) = _blocks("", "$ curl")
+    known: dict[str, str] = {}
+    answers = []
+    for line in block.replace(SHOWN_URL, server).splitlines():
+        words = shlex.split(line.removeprefix("$ "))
+        answers.append(_curl([_filled(word, known) for word in words]))
+        named = re.findall(r'"(event_id|url|vectors_base64)": ?"([^"]+)"', answers[-1])
+        known |= {name.upper(): value for name, value in named}
+    return answers
+
+
+def _filled(word: str, known: dict[str, str]) -> str:
+    """A word of a command with what stands in capitals replaced."""
+    return re.sub(r"\b(EVENT_ID|URL|VECTORS_BASE64)\b", lambda found: known[found[1]], word)
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["curl", "no curl"])
+def test_the_curl_commands_are_a_round_trip(
+    server: str, here: Path, monkeypatch: pytest.MonkeyPatch, built_in: FrozenLM, installed: bool
+) -> None:
+    if not installed:
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    answers = _follow_curl(server)
+    assert "event: complete" in answers[1]
+    assert decode(built_in, load(here / "sea.safetensors")).text == TEXT
+    (decoded,) = json.loads(answers[-1].rpartition("data: ")[2])
+    assert (decoded["text"], decoded["lossless"]) == (TEXT, True)
+
+
+def test_the_gradio_client_example_is_a_round_trip(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = _blocks("python", "gradio_client")
+    names: dict[str, Any] = {}
+    exec(block.replace(SHOWN_URL, server), names)
+    names["client"].close()
+    assert capsys.readouterr().out.endswith(f"True {2 * 640 * 4}\n{TEXT}\n")
+
+
+def test_the_mcp_example_is_a_round_trip(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = _blocks("python", "round_trip")
+    exec(block.replace(SHOWN_URL, server), {})
+    assert re.search(rf"^{server}/\S+\.safetensors {re.escape(TEXT)}$", capsys.readouterr().out, re.M)
+
+
+def test_the_mcp_configuration_leads_to_the_four_tools(server: str) -> None:
+    (block,) = _blocks("json", "mcpServers")
+    url = json.loads(block.replace(SHOWN_URL, server))["mcpServers"]["cramdemo"]["url"]
+
+    async def tools() -> set[str]:
+        async with streamable_http_client(url) as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            return {tool.name for tool in (await session.list_tools()).tools}
+
+    assert asyncio.run(tools()) == {"compress", "decode", "inspect", "models"}

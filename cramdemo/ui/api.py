@@ -1,8 +1,12 @@
-"""The page's two verbs for programs: `compress` and `decode` over HTTP, with plain types.
+"""The page's verbs for programs, over HTTP and MCP, with plain types: `compress`, `decode`, `inspect`, `models`.
 
-No `from __future__ import annotations` here: gradio reads these functions' annotations as objects.
+What stands here on a function is what programs read: gradio makes the descriptions of its parameters, and of the
+MCP tools, from these docstrings. No `from __future__ import annotations` here: gradio reads annotations as objects.
 """
 
+import base64
+import binascii
+import dataclasses
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -11,19 +15,25 @@ from typing import Any
 
 import gradio as gr
 from gradio.events import api as offer
+from gradio.utils import get_upload_folder, is_in_or_equal
 
-from cramdemo.catalogue import BUILT_IN
-from cramdemo.errors import CramError, VectorFileError
-from cramdemo.ui.compress import config_of, file_name
+from cramdemo.catalogue import BUILT_IN, UNLIMITED, ModelEntry, published
+from cramdemo.errors import CramError, ModelError, TextError, VectorFileError
+from cramdemo.ui.compress import config_of, file_name, unless_zero
 from cramdemo.ui.count import check_characters
 from cramdemo.ui.decode import DecodeState, follow_decoding
 from cramdemo.ui.follow import CUT_OFF, follow
 from cramdemo.ui.live import LiveState, Loading
-from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.offer import check_can_run, entry_of, offered
 from cramdemo.ui.picker import guessed_tokens
-from cramdemo.vectors import load, save
+from cramdemo.vectors import MemVectors, describe, from_bytes, load, to_bytes
 
 PERIOD_SECONDS = 0.25  # a program has no eyes: fewer reports leave more of two cores to the model
+MAX_UPLOAD_BYTES = 8 * 1024 * 1024
+MAX_BASE64_LETTERS = -(-MAX_UPLOAD_BYTES // 3) * 4
+NO_FILE = "No vector file was given. Give one made by compress as file, or as vectors_base64."
+NO_BASE64 = "vectors_base64 is not base64, or not all of it. Give the bytes of a vector file in base64."
+Item = tuple[dict[str, Any], gr.FileData | None]
 
 
 def compress(  # noqa: PLR0917  # programs may pass them by place
@@ -35,33 +45,116 @@ def compress(  # noqa: PLR0917  # programs may pass them by place
     seed: int = 0,
     model: str = BUILT_IN,
     preset: str = "fast",
-) -> Iterator[tuple[dict[str, Any], gr.FileData | None]]:
-    """Cram a text into the input vectors of a frozen language model and verify them by decoding.
+    learning_rate: float = 0,
+    as_base64: bool = False,
+) -> Iterator[Item]:
+    """Cram a text into a few input vectors of a frozen language model, and verify them by decoding.
+
+    The result says whether the text is lossless, that is, comes back exactly, and has a vector file to keep.
+    Whoever has that file can read the text with `decode`.
 
     Args:
         text: the text to compress.
-        num_mem: K, the number of memory tokens.
+        num_mem: K, the number of memory tokens (vectors), 1 to 32. More of them hold a longer text.
         steps: most optimiser steps; 0 is what the preset has.
         seconds: time budget in seconds; 0 is none.
         margin: logit margin to reach before the run ends as solved; 0 is what the preset has.
         seed: of the initial vectors.
-        model: name of the model, as in the page's picker.
+        model: name of the model, one of those that `models` lists.
         preset: fast is soonest lossless; most holds as many tokens as possible, and takes its time.
+        learning_rate: peak step size; 0 is what the preset has.
+        as_base64: give the vector file in the result too, as vectors_base64, for where its URL cannot be fetched.
     """
     stop = threading.Event()
     try:
-        check_characters(text)
-        config = config_of(model, num_mem, preset, steps or None, seconds, margin=margin or None, seed=seed)
+        _check_text(text)
+        model = str(model)
+        config = config_of(
+            model,
+            num_mem,
+            preset,
+            unless_zero(steps),
+            seconds,
+            unless_zero(learning_rate),
+            unless_zero(margin),
+            seed,
+        )
         check_can_run(entry_of(model), guessed_tokens(len(text)), config.num_mem)
         for state in follow(text, model, config, stop, period=PERIOD_SECONDS):
             if isinstance(state, Loading):
                 yield loading_dict(state), None
             elif state.ended:
-                yield from _with_file(state, model)
+                yield from _with_file(state, model, as_base64)
             else:
                 yield progress_dict(state), None
     except CramError as error:
         raise gr.Error(str(error), title="Not compressed", print_exception=False) from None
+
+
+def decode(file: gr.FileData | None = None, vectors_base64: str = "") -> dict[str, Any]:
+    """Write the text that a vector file holds, and say whether it is the original.
+
+    Args:
+        file: a vector file made by compress (.safetensors); over MCP, its public URL. Give this or vectors_base64.
+        vectors_base64: the bytes of a vector file in base64, for where no file can be given. At most 8 MB of them.
+    """
+    stop = threading.Event()
+    try:
+        vectors = _given_vectors(file, vectors_base64)
+        *_, last = follow_decoding(vectors, stop)
+        assert isinstance(last, DecodeState)  # what is loading ends in an error or is decoded
+    except CramError as error:
+        raise gr.Error(str(error), title="Not decoded", print_exception=False) from None
+    return {"text": last.text, "num_tokens": last.num_tokens, "lossless": bool(last.matches)}
+
+
+def inspect(file: gr.FileData | None = None, vectors_base64: str = "") -> dict[str, Any]:
+    """Tell what a vector file says of itself: its model, sizes, checks and settings. Decodes nothing.
+
+    Args:
+        file: a vector file made by compress (.safetensors); over MCP, its public URL. Give this or vectors_base64.
+        vectors_base64: the bytes of a vector file in base64, for where no file can be given. At most 8 MB of them.
+    """
+    try:
+        return describe(_given_vectors(file, vectors_base64))
+    except CramError as error:
+        raise gr.Error(str(error), title="Not read", print_exception=False) from None
+
+
+def models() -> list[dict[str, Any]]:
+    """List the language models on offer: sizes, licence, and the tokens that the papers got into one vector of each.
+
+    The names are those that `compress` takes. `cannot_run` says why a model cannot run on this server, and is null if
+    it can. `context` is null for a model without a limit of positions, and `published` where the papers have no figure.
+    """
+    return [model_facts(entry) for entry in offered().values()]
+
+
+def model_facts(entry: ModelEntry) -> dict[str, Any]:
+    """What programs are told of a model: no source, which may be a path of this machine."""
+    return {
+        "name": entry.name,
+        "parameters": entry.parameters,
+        "layers": entry.layers or None,
+        "hidden_size": entry.hidden_size,
+        "vocab_size": entry.vocab_size,
+        "context": entry.context if entry.context < UNLIMITED else None,
+        "licence": entry.licence,
+        "gated": entry.gated,
+        "note": entry.note,
+        "cannot_run": _why_not(entry),
+        "published": dataclasses.asdict(published(entry)),
+        "defaults": dataclasses.asdict(entry.defaults),
+    }
+
+
+def _why_not(entry: ModelEntry) -> str | None:
+    """Why a model cannot run here, not even with the shortest text; None if it can."""
+    try:
+        check_can_run(entry, num_tokens=1, num_mem=1)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def loading_dict(state: Loading) -> dict[str, Any]:
@@ -91,49 +184,85 @@ def last_dict(state: LiveState) -> dict[str, Any]:
     return progress_dict(state) | unverified
 
 
-def _with_file(state: LiveState, model: str) -> Iterator[tuple[dict[str, Any], gr.FileData | None]]:
+def _with_file(state: LiveState, model: str, as_base64: bool) -> Iterator[Item]:
     """The last item: gradio copies the file before the folder is removed."""
-    name = file_name(state, model)
     vectors = state.result.vectors if state.result else state.best
     assert vectors is not None
+    name, data = file_name(state, model), to_bytes(vectors)
+    report = last_dict(state)
+    if as_base64:
+        report["vectors_base64"] = base64.b64encode(data).decode("ascii")
     with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        path = save(vectors, Path(folder) / name)
-        yield last_dict(state), gr.FileData(path=str(path), orig_name=name)
+        path = Path(folder) / name
+        path.write_bytes(data)
+        yield report, gr.FileData(path=str(path), orig_name=name)
 
 
-def decode(file: gr.FileData) -> dict[str, Any]:
-    """Write the text that a vector file holds, and say whether it is the original.
+def _check_text(text: Any) -> None:
+    """Refuse what is no text, or too long even to count.
 
-    Args:
-        file: a .safetensors file made by compress.
+    Raises:
+        TextError: it is not a string, or has more characters than the page takes.
     """
-    stop = threading.Event()
-    try:
-        vectors = load(_path_of(file))
-        *_, last = follow_decoding(vectors, stop)
-        assert isinstance(last, DecodeState)  # what is loading ends in an error or is decoded
-    except CramError as error:
-        raise gr.Error(str(error), title="Not decoded", print_exception=False) from None
-    return {"text": last.text, "num_tokens": last.num_tokens, "lossless": bool(last.matches)}
+    if not isinstance(text, str):
+        raise TextError("The text is not a string. Give it as one.")
+    check_characters(text)
+
+
+def _given_vectors(file: Any, vectors_base64: Any) -> MemVectors:
+    """The vectors of the one file that was given.
+
+    Raises:
+        VectorFileError: none was given, or two, or what was given is not a vector file.
+    """
+    if file and vectors_base64:
+        raise VectorFileError("Two vector files were given. Give either file or vectors_base64.")
+    if file:
+        return load(_path_of(file))
+    if vectors_base64:
+        return from_bytes(_decoded(vectors_base64), "vectors_base64")
+    raise VectorFileError(NO_FILE)
 
 
 def _path_of(file: Any) -> str:
-    """Where gradio put the upload: it hands over a mapping, whatever the annotation that it reads says.
+    """Where gradio put an upload. It checks and copies only a mapping that says "gradio.FileData"; whatever else a
+    program sends arrives here as it is, and must not choose a file of this machine.
 
     Raises:
-        VectorFileError: no file was given.
+        VectorFileError: this is no upload.
     """
-    path = file.get("path") if isinstance(file, dict) else getattr(file, "path", None)
-    if not isinstance(path, str) or not path:
-        raise VectorFileError("No file was given. Upload a .safetensors file made by compress.")
+    path = file.get("path") if isinstance(file, dict) else None
+    if not isinstance(path, str) or "\0" in path or not is_in_or_equal(path, get_upload_folder()):
+        raise VectorFileError("The file was not uploaded here. Upload it first, or give it as vectors_base64.")
     return path
 
 
-# gradio derives the outputs of a generator from what it yields, not from Iterator
+def _decoded(vectors_base64: Any) -> bytes:
+    """The bytes that base64 stands for, of at most `MAX_UPLOAD_BYTES`; line breaks and a data: URL's head may be there.
+
+    Raises:
+        VectorFileError: too long, or not base64.
+    """
+    if not isinstance(vectors_base64, str):
+        raise VectorFileError("vectors_base64 is not a string. Give the bytes of a vector file in base64.")
+    letters = "".join(vectors_base64.rpartition(",")[2].split())
+    if len(letters) > MAX_BASE64_LETTERS:
+        limit = MAX_UPLOAD_BYTES // 2**20
+        raise VectorFileError(f"vectors_base64 holds more than {limit} MB, the most that a vector file here can be.")
+    try:
+        return base64.b64decode(letters, validate=True)
+    except (binascii.Error, ValueError):
+        raise VectorFileError(NO_BASE64) from None
+
+
+# gradio derives the outputs of a generator from what it yields, not from Iterator, and takes a file by its plain type
 compress.__annotations__["return"] = tuple[dict[str, Any], gr.FileData]
+decode.__annotations__["file"] = inspect.__annotations__["file"] = gr.FileData
 
 
 def add_api(queue_limit: int | None, queue_id: str) -> None:
-    """Offer both functions to programs, in the same queue as the page's runs."""
-    for function in (compress, decode):
-        offer(function, api_name=function.__name__, concurrency_limit=queue_limit, concurrency_id=queue_id)
+    """Offer the functions to programs; those that run a model in the same queue as the page's runs."""
+    offer(compress, api_name="compress", concurrency_limit=queue_limit, concurrency_id=queue_id)
+    offer(decode, api_name="decode", concurrency_limit=queue_limit, concurrency_id=queue_id)
+    offer(inspect, api_name="inspect", concurrency_limit=None)
+    offer(models, api_name="models", concurrency_limit=None)

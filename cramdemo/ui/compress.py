@@ -114,7 +114,7 @@ def config_of(  # noqa: PLR0917  # in the order of the widgets
         preset=preset,
         num_mem=whole(num_mem),
         steps=whole(steps),
-        seconds=seconds or None,
+        seconds=unless_zero(seconds),
         learning_rate=learning_rate,
         margin=margin,
         seed=whole(seed),
@@ -127,6 +127,11 @@ def config_of(  # noqa: PLR0917  # in the order of the widgets
 def whole(value: float | None) -> float | None:
     """A whole number as int: widgets and JSON may give 8.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def unless_zero(value: float | None) -> float | None:
+    """None for the 0 that stands for it; what is not a number stays, for the config to refuse."""
+    return None if not isinstance(value, bool) and value == 0 else value
 
 
 def file_name(state: LiveState, model: str) -> str:

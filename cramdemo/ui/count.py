@@ -9,13 +9,14 @@ from html import escape
 import torch
 
 from cramdemo.catalogue import UNLIMITED, ModelEntry
-from cramdemo.errors import CramError, TextError, plural
+from cramdemo.config import MAX_CHARACTERS_PAGE
+from cramdemo.cram import check_characters as check_at_most
+from cramdemo.errors import CramError, plural
 from cramdemo.metrics import cross_entropy_bits
 from cramdemo.models import FrozenLM
 from cramdemo.ui.offer import entry_of, is_here
 from cramdemo.ui.shelf import SHELF, WORKER
 
-MAX_CHARACTERS = 100_000  # what is longer cannot fit any context on offer, and is not worth tokenising
 ANSWER_SECONDS = 3.0
 SOON_LOADED_PARAMETERS = 50_000_000
 _H_LM = "cost of the text under the bare model, tokens 2 to N"
@@ -47,13 +48,12 @@ def count_text(text: str, model: str, num_mem: int) -> Count:
 
 
 def check_characters(text: str) -> None:
-    """Refuse what is too long even to count.
+    """Refuse what is too long even to count here.
 
     Raises:
-        TextError: more characters than any model on offer could hold.
+        TextError: more characters than the page takes.
     """
-    if len(text) > MAX_CHARACTERS:
-        raise TextError(f"The text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are taken. Shorten it.")
+    check_at_most(text, MAX_CHARACTERS_PAGE)
 
 
 def bare_bits(lm: FrozenLM, ids: Sequence[int]) -> float:

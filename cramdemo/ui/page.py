@@ -12,7 +12,7 @@ import gradio as gr
 
 from cramdemo.settings import server_settings
 from cramdemo.ui import compress, decode
-from cramdemo.ui.api import add_api
+from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.curves import allow_plotly, head
 from cramdemo.ui.links import FRAGMENT_SCRIPT
 from cramdemo.ui.login import login_is_on
@@ -28,7 +28,7 @@ LAUNCH: dict[str, Any] = {
     "theme": theme(),
     "css": CSS,
     "head": head(),
-    "max_file_size": "8mb",
+    "max_file_size": MAX_UPLOAD_BYTES,
     "show_error": False,  # unexpected errors would show paths; expected ones have sentences of their own
     "run_history": False,  # it would keep visitors' texts in their browsers
     "ssr_mode": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,13 +21,21 @@ SOLVABLE = "The old sea, tired."
 
 
 @pytest.fixture
-def tiny(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Name of the tiny model in the table; the shelf is emptied before and after."""
-    entry = ModelEntry(TINY, str(tiny_folder), 1, 64, 300, 128, CramDefaults(), "MIT", "For tests.")
-    monkeypatch.setitem(MODELS, TINY, entry)
-    empty_shelf()
-    yield TINY
-    shelf.WORKER.submit(empty_shelf).result()
+def tiny(tiny_folder: Path) -> Iterator[str]:
+    """Name of the tiny model in the table."""
+    with tiny_on_offer(tiny_folder):
+        yield TINY
+
+
+@contextmanager
+def tiny_on_offer(folder: Path) -> Iterator[None]:
+    """The tiny model in the table; the shelf is emptied before and after."""
+    entry = ModelEntry(TINY, str(folder), 1, 64, 300, 128, CramDefaults(), "MIT", "For tests.")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, TINY, entry)
+        empty_shelf()
+        yield
+        shelf.WORKER.submit(empty_shelf).result()
 
 
 def empty_shelf() -> None:

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from cramdemo.ui.count import MAX_CHARACTERS, bare_bits, count_html, count_text
+from cramdemo.config import MAX_CHARACTERS_PAGE
+from cramdemo.ui.count import bare_bits, count_html, count_text
 from cramdemo.ui.shelf import WORKER
 
 
@@ -33,7 +34,7 @@ def test_too_long_a_text_is_said_before_the_run(tiny):
 
 
 def test_huge_text_is_not_even_tokenised(tiny):
-    assert "Shorten" in count_html(count_text("a" * (MAX_CHARACTERS + 1), tiny, 1))
+    assert "Shorten" in count_html(count_text("a" * (MAX_CHARACTERS_PAGE + 1), tiny, 1))
 
 
 def test_empty_text_is_counted_and_not_scolded(tiny):
