@@ -53,13 +53,16 @@ def model_fingerprint(folder: Path, model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
+def layers_of(model: torch.nn.Module) -> tuple[str, torch.nn.ModuleList]:
+    """The model's stack of layers and its name: the longest list of modules, the outermost of equals."""
+    stacks = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
+    return max(stacks, key=lambda stack: (len(stack[1]), -stack[0].count(".")))
+
+
 def _fingerprint_names(model: PreTrainedModel) -> set[str]:
     """Names, without the base prefix, of the input embedding and of every tensor of the last layer."""
-    layers = max(
-        (name for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList)),
-        key=lambda name: (len(model.get_submodule(name)), -name.count(".")),
-    )
-    last = f"{layers}.{len(model.get_submodule(layers)) - 1}."
+    name_of_layers, layers = layers_of(model)
+    last = f"{name_of_layers}.{len(layers) - 1}."
     embedding = model.get_input_embeddings().weight
     state = model.state_dict(keep_vars=True)  # of weights that are elsewhere (`dispatch`) no pointer tells
     tied_head = model.get_output_embeddings()

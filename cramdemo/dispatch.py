@@ -16,6 +16,8 @@ from accelerate.hooks import AlignDevicesHook, SequentialHook
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from cramdemo.checkpoint import layers_of
+
 
 def is_dispatched(model: nn.Module) -> bool:
     """Whether accelerate moves inputs or weights of any part of the model."""
@@ -35,15 +37,11 @@ def recompute_layers(model: nn.Module) -> None:
     """Lets no layer keep fetched weights for the backward pass, if any are fetched at all; once is enough."""
     if not any(hook.offload for module in model.modules() for hook in _hooks(module)):
         return
-    for layer in layers_of(model):
+    _, layers = layers_of(model)
+    for layer in layers:
         forward: Any = layer.forward
         if getattr(forward, "func", None) is not _recomputed:
             layer.forward = partial(_recomputed, forward)
-
-
-def layers_of(model: nn.Module) -> nn.ModuleList:
-    """The model's stack of layers: its longest list of modules."""
-    return max((module for module in model.modules() if isinstance(module, nn.ModuleList)), key=len)
 
 
 def _recomputed(forward: Any, *inputs: Any, **named: Any) -> Any:

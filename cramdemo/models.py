@@ -349,10 +349,19 @@ def load_model(
             transformers knows.
         ConfigError: no such precision or device.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}.")
-    place = torch_device(device)
+    _check_place(device, precision)  # before anything is downloaded
     name, files = _files_of(name, lambda repo_id: fetch(repo_id, token=token, stop=stop, tell=tell))
+    return load_files(name, files, device=device, precision=precision)
+
+
+def load_files(name: str, files: Snapshot, *, device: str | None = None, precision: str = "auto") -> FrozenLM:
+    """`load_model` for files that are here, under a name of their own.
+
+    Raises:
+        ModelError: no safetensors, too large, or not a causal LM that transformers knows.
+        ConfigError: no such precision or device.
+    """
+    place = _check_place(device, precision)
     try:
         choice, spread = plan(name, files.folder, device, precision)
     except _DAMAGED as error:
@@ -382,6 +391,12 @@ def load_model(
         step_dtype=choice.step_dtype,
         precision_reason=choice.reason,
     )
+
+
+def _check_place(device: str | None, precision: str) -> torch.device:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}; choose from {', '.join(PRECISIONS)}.")
+    return torch_device(device)
 
 
 def _files_of(name: str, download: Callable[[str], Snapshot]) -> tuple[str, Snapshot]:

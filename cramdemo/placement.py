@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,9 +194,14 @@ def this_machine() -> Machine:
     return machine_at(default_device())
 
 
+def on_zero_gpu() -> bool:
+    """Whether this is a Space on ZeroGPU, told as `spaces` tells it."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 def default_device() -> str:
     """ "zero" on a ZeroGPU Space, else "cuda", "mps" or "cpu", the first that is there."""
-    if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
+    if on_zero_gpu():
         return "zero"
     return next(device for device in ("cuda", "mps", "cpu") if _is_there(torch.device(device)))
 
@@ -396,8 +400,8 @@ def plan_for(
     weights = _weights(parameters, choice)
     if weights > machine.memory:
         raise ModelError(
-            f"{name} does not fit: its weights alone need about {_gb(weights)}, this machine has "
-            f"{_gb(machine.memory)}. Pick a smaller model{_wider(machine, device)}."
+            f"{name} does not fit: its weights alone need about {gigabytes(weights)}, this machine has "
+            f"{gigabytes(machine.memory)}. Pick a smaller model{_wider(machine, device)}."
         )
     return Plan(choice, machine.device == "cuda" and (device == "auto" or weights > one.memory))
 
@@ -483,22 +487,26 @@ def need(entry: ModelEntry, num_tokens: int, num_mem: int, machine: Machine, *, 
     Not counted: what a program takes without a model (`Machine.memory`
     is less by that), and more than one text or restart at a time.
     """
-    sizes, choice = _Sizes.of(_architecture(entry)), _choice(entry, machine, precision)
+    sizes, choice = _Sizes.of(entry.architecture), _choice(entry, machine, precision)
     weights = _weights(entry.parameters, choice)
     if choice.step_dtype != choice.load_dtype:
         weights += _joined(sizes) * choice.step_dtype.itemsize
     step = _step_bytes(sizes, num_tokens, num_mem, choice, machine)
     end = _end_bytes(sizes, num_tokens, num_mem, choice)
     run = step + end if machine.device == "cpu" else max(step, end)
-    stored = stored_dtype(_architecture(entry)).itemsize
+    stored = stored_dtype(entry.architecture).itemsize
     here = entry.local or Path(entry.source).is_dir()
     return Need(weights, run, 0 if here else entry.parameters * stored)
 
 
 def refusal(entry: ModelEntry, num_tokens: int, num_mem: int, machine: Machine, *, precision: str = "auto") -> str:
-    """Why a run does not fit a machine, in one sentence; "" if it does."""
+    """Why a run does not fit a machine, in one sentence; "" if it does, or if the model's sizes are not known yet."""
+    if not entry.parameters:
+        return ""
     wanted = need(entry, num_tokens, num_mem, machine, precision=precision).total
-    return "" if wanted <= machine.memory else f"Needs about {_gb(wanted)}, this machine has {_gb(machine.memory)}."
+    if wanted <= machine.memory:
+        return ""
+    return f"Needs about {gigabytes(wanted)}, this machine has {gigabytes(machine.memory)}."
 
 
 def seconds(
@@ -509,7 +517,7 @@ def seconds(
     FLOPs by the machine's rate, and on a GPU at least what starting its kernels takes. Right within a factor of two
     or three.
     """
-    sizes, positions = _Sizes.of(_architecture(entry)), num_mem + num_tokens - 1
+    sizes, positions = _Sizes.of(entry.architecture), num_mem + num_tokens - 1
     rate = machine.flops * _share(machine, _choice(entry, machine, precision).step_dtype)
     step = sizes.flops.step(positions, num_tokens) / rate
     if machine.device != "cpu":
@@ -529,21 +537,11 @@ def _share(machine: Machine, dtype: torch.dtype) -> float:
 
 
 def _choice(entry: ModelEntry, machine: Machine, precision: str) -> Choice:
-    return choose_dtype(machine, stored_dtype(_architecture(entry)), entry.parameters, precision)
+    return choose_dtype(machine, stored_dtype(entry.architecture), entry.parameters, precision)
 
 
-def _architecture(entry: ModelEntry) -> Mapping[str, Any]:
-    """Of the built-in model it stands in its files only."""
-    return entry.architecture or _config_of(entry.source)
-
-
-@cache
-def _config_of(folder: str) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    return config
-
-
-def _gb(size: int) -> str:
+def gigabytes(size: float) -> str:
+    """ "12.6 GB"."""
     return f"{size / GB:.1f} GB"
 
 

@@ -75,7 +75,7 @@ class Settings:
     )
     memory_gb: float = _setting(
         0.0,
-        "Memory that a model and its run may take together, in GB. 0: what the machine has free.",
+        "Memory that a model and its run may take together, in GB. 0: what the machine has.",
         _number(0, 100_000),
     )
     max_mem: int = _setting(MAX_NUM_MEM_PAGE, "Most memory tokens of a run.", _whole(1, MAX_NUM_MEM_PAGE))

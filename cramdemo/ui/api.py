@@ -23,9 +23,10 @@ from cramdemo.ui.compress import config_of, file_name, unless_zero
 from cramdemo.ui.count import check_characters
 from cramdemo.ui.decode import DecodeState, follow_decoding
 from cramdemo.ui.follow import CUT_OFF, follow
-from cramdemo.ui.live import LiveState, Loading
+from cramdemo.ui.live import LiveState
 from cramdemo.ui.offer import check_can_run, entry_of, offered
 from cramdemo.ui.picker import guessed_tokens
+from cramdemo.ui.shelf import Loading
 from cramdemo.vectors import MemVectors, describe, from_bytes, load, to_bytes
 
 PERIOD_SECONDS = 0.25  # a program has no eyes: fewer reports leave more of two cores to the model

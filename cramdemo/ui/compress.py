@@ -22,13 +22,13 @@ from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves
 from cramdemo.ui.follow import follow
 from cramdemo.ui.links import COPY_SCRIPT, MOST_CHARACTERS, linked, query_of
-from cramdemo.ui.live import LOADING, LiveState, Loading, loading_html, status_html, status_line
+from cramdemo.ui.live import LOADING, LiveState, loading_html, status_html, status_line
 from cramdemo.ui.login import visitor_token
 from cramdemo.ui.offer import check_can_run, entry_of
 from cramdemo.ui.pace import MAX_SECONDS
 from cramdemo.ui.picker import guessed_tokens, picker, picker_value, size_words
 from cramdemo.ui.samples import Sample, read_samples
-from cramdemo.ui.shelf import SHELF, STOPS, wait_until_warm
+from cramdemo.ui.shelf import SHELF, STOPS, Loading, wait_until_warm
 from cramdemo.ui.tokens import EMPTY, token_view
 from cramdemo.ui.zero import ON_ZERO
 from cramdemo.vectors import to_bytes
@@ -153,24 +153,15 @@ def shown(state: LiveState, text: str, model: str) -> Shown:
     return status_html(state), state.curve, state.token_view, card_html(text, result, tries), outcome
 
 
-def check(  # noqa: PLR0917  # gradio passes the widgets' values by place
-    text: str,
-    model: str,
-    num_mem: float,
-    preset: str,
-    steps: float,
-    seconds: float,
-    learning_rate: float,
-    margin: float,
-    seed: float,
-    precision: str,
-    init: str,
-    request: gr.Request,
-) -> Iterator[str]:
-    """Before a run: refuse what cannot be run, in the status line and as a toast, and leave all else as it is."""
+def check(request: gr.Request, text: str, model: str, num_mem: float, preset: str, *advanced: Any) -> Iterator[str]:
+    """Before a run: refuse what cannot be run, in the status line and as a toast, and leave all else as it is.
+
+    Args:
+        advanced: values of `WIDGETS`, which gradio passes by place.
+    """
     try:
         check_characters(text)
-        config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
+        config = config_of(model, num_mem, preset, *advanced)
         lm = SHELF.peek(model)
         num_tokens = len(lm.tokenize(text)) if lm else guessed_tokens(len(text))
         check_can_run(entry_of(model), num_tokens, config.num_mem, visitor_token(request))
@@ -189,20 +180,7 @@ def begin(request: gr.Request) -> tuple[Any, ...]:
     return gr.update(interactive=False), gr.update(interactive=True), hidden, hidden
 
 
-def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
-    text: str,
-    model: str,
-    num_mem: float,
-    preset: str,
-    steps: float,
-    seconds: float,
-    learning_rate: float,
-    margin: float,
-    seed: float,
-    precision: str,
-    init: str,
-    request: gr.Request,
-) -> Iterator[Shown]:
+def run(request: gr.Request, text: str, model: str, num_mem: float, preset: str, *advanced: Any) -> Iterator[Shown]:
     """One run, streamed. Every channel carries a plain value each time, so that only what is new is sent."""
     session = request.session_hash or ""
     flag = STOPS.current(session, TASK)
@@ -211,7 +189,7 @@ def run(  # noqa: PLR0917  # gradio passes the widgets' values by place
     yield last
     try:
         check_characters(text)
-        config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
+        config = config_of(model, num_mem, preset, *advanced)
         for state in follow(text, model, config, flag, token=visitor_token(request)):
             if isinstance(state, Loading):
                 yield loading_html(state), *last[1:]
@@ -275,21 +253,10 @@ def choose(model: str, event: gr.EventData) -> str:
         return model
 
 
-def link(  # noqa: PLR0917  # gradio passes the widgets' values by place
-    model: str,
-    num_mem: float,
-    preset: str,
-    steps: float,
-    seconds: float,
-    learning_rate: float,
-    margin: float,
-    seed: float,
-    precision: str,
-    init: str,
-) -> Any:
+def link(model: str, num_mem: float, preset: str, *advanced: Any) -> Any:
     """The box for the link, with its query in it."""
     try:
-        config = config_of(model, num_mem, preset, steps, seconds, learning_rate, margin, seed, precision, init)
+        config = config_of(model, num_mem, preset, *advanced)
     except CramError as error:
         raise gr.Error(escape(str(error)), title="No link", print_exception=False) from None
     return gr.update(value=query_of(model, preset, config), visible=True)

@@ -17,11 +17,11 @@ from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
-from cramdemo.ui.live import Loading, loading_html, status_line
+from cramdemo.ui.live import loading_html, status_line
 from cramdemo.ui.login import visitor_token
 from cramdemo.ui.offer import check_can_run, offered
 from cramdemo.ui.pace import PACE
-from cramdemo.ui.shelf import RUNNER, SHELF, STOPS
+from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
 from cramdemo.ui.tokens import text_view
 from cramdemo.vectors import MemVectors, dtype_name, load, token_digest
 
@@ -72,9 +72,7 @@ def decode_live(vectors: MemVectors, stop: Flag, token: str | None = None) -> It
         )
     if SHELF.peek(entry.name) is None:
         check_can_run(entry, vectors.num_tokens, vectors.num_mem, token)
-    for download in SHELF.bring(entry.name, token, stop):
-        yield Loading(entry.name, download)
-    lm = SHELF.get(entry.name, token=token)
+    lm = yield from SHELF.bring(entry.name, "auto", token, stop)
     where = f"{lm.device.type.upper()} in {str(lm.dtype).removeprefix('torch.')}"
     ids: list[int] = []
     started, shown = time.monotonic(), 0.0

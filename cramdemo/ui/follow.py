@@ -15,10 +15,10 @@ from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, check_length, judge
 from cramdemo.errors import CramError
 from cramdemo.ui.jobs import PERIOD_SECONDS, plain_sentence
-from cramdemo.ui.live import LiveState, Loading, run_live, shorter_text
+from cramdemo.ui.live import LiveState, run_live, shorter_text
 from cramdemo.ui.offer import entry_of
 from cramdemo.ui.pace import PACE
-from cramdemo.ui.shelf import RUNNER, SHELF, WORKER
+from cramdemo.ui.shelf import RUNNER, SHELF, WORKER, Loading
 from cramdemo.ui.zero import ON_ZERO
 
 CUT_OFF = "cut off"  # the reason of such a run's result

@@ -11,10 +11,9 @@ from html import escape
 
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, Progress, cram
-from cramdemo.hub import Download
 from cramdemo.models import FrozenLM
 from cramdemo.ui.jobs import Flag
-from cramdemo.ui.shelf import SHELF
+from cramdemo.ui.shelf import SHELF, Loading
 from cramdemo.vectors import MemVectors
 
 CURVE_POINTS = 5000  # at most so many are sent; a longer run sends every n-th step
@@ -70,19 +69,6 @@ class LiveState:
         return {"t": self.tokens, "m": self.result.marks, "g": margins_line(self.result.token_margins.tolist())}
 
 
-@dataclass(frozen=True)
-class Loading:
-    """A run whose model is not there yet.
-
-    Attributes:
-        model: its name.
-        download: how far its files have come.
-    """
-
-    model: str
-    download: Download
-
-
 def run_live(
     text: str, model: str, config: CramConfig, stop: Flag, token: str | None = None
 ) -> Iterator[LiveState | Loading]:
@@ -94,9 +80,7 @@ def run_live(
     Raises:
         CramError: see `cram` and `load_model`.
     """
-    for download in SHELF.bring(model, token, stop):
-        yield Loading(model, download)
-    lm = SHELF.get(model, config.precision, token)
+    lm = yield from SHELF.bring(model, config.precision, token, stop)
     ids = lm.tokenize(text)
     tokens = token_lines(lm.token_texts(ids), ids)
     stride = max(1, math.ceil(config.steps / CURVE_POINTS))

@@ -139,8 +139,6 @@ def check_can_run(entry: ModelEntry, num_tokens: int, num_mem: int, token: str |
     Raises:
         ModelError: it cannot be had, or does not fit the machine.
     """
-    known = entry.parameters > 0  # else the sizes are in its files, and `load_model` will look
-    too_large = refusal(entry, num_tokens, num_mem, this_machine()) if known else ""
-    reason = too_large or hub_state(entry, token).reason
+    reason = refusal(entry, num_tokens, num_mem, this_machine()) or hub_state(entry, token).reason
     if reason:
         raise ModelError(f"{entry.label} cannot run here. {reason}")

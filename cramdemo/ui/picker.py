@@ -14,10 +14,9 @@ import gradio as gr
 
 from cramdemo.catalogue import ModelEntry, published
 from cramdemo.errors import plural
-from cramdemo.placement import Machine, need, refusal, seconds, this_machine
-from cramdemo.ui.offer import hub_state, offered, too_long
+from cramdemo.placement import Machine, gigabytes, need, refusal, seconds, this_machine
+from cramdemo.ui.offer import HubState, hub_state, offered, too_long
 
-GB = 1e9
 CHARACTERS_A_TOKEN = 4  # of English text; only sizes are estimated from it
 
 _TEMPLATE = """
@@ -121,7 +120,7 @@ def picker_value(model: str, characters: int, num_mem: int, steps: int, others: 
     num_tokens = guessed_tokens(characters)
     rows = [row(entry, num_tokens, num_mem, steps, machine) for entry in offered().values()]
     note = (
-        f"On {machine.name} with {_gigabytes(machine.memory)} free; reckoned for {plural(num_tokens, 'token')} "
+        f"On {machine.name} with {gigabytes(machine.memory)}; reckoned for {plural(num_tokens, 'token')} "
         f"(a guess from the text’s length), K = {num_mem}, at most {plural(steps, 'step')}."
     )
     return {"m": model, "r": json.dumps(rows), "o": others, "n": note}
@@ -129,13 +128,14 @@ def picker_value(model: str, characters: int, num_mem: int, steps: int, others: 
 
 def row(entry: ModelEntry, num_tokens: int, num_mem: int, steps: int, machine: Machine) -> dict[str, str]:
     """One model, in words: name, label, size, facts, and the reason why it cannot run here, or ""."""
-    large = refusal(entry, num_tokens, num_mem, machine) if entry.parameters else ""
-    reason = too_long(entry, num_tokens, num_mem) or large or hub_state(entry).reason
+    state = hub_state(entry)
+    reason = too_long(entry, num_tokens, num_mem) or refusal(entry, num_tokens, num_mem, machine) or state.reason
+    costs = _costs(entry, num_tokens, num_mem, steps, machine) if entry.parameters else ()
     return {
         "name": entry.name,
         "label": entry.label,
         "size": size_words(entry),
-        "facts": " · ".join(_facts(entry, num_tokens, num_mem, steps, machine)),
+        "facts": " · ".join((*costs, *_facts(entry, state))),
         "reason": reason,
     }
 
@@ -153,12 +153,15 @@ def size_words(entry: ModelEntry) -> str:
     return f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
 
 
-def _facts(entry: ModelEntry, num_tokens: int, num_mem: int, steps: int, machine: Machine) -> Iterable[str]:
-    if entry.parameters:
-        needed = need(entry, num_tokens, num_mem, machine)
-        yield f"needs {_gigabytes(needed.total)}"
-        yield f"up to {duration_words(seconds(entry, num_tokens, num_mem, steps, machine))}"
-    state = hub_state(entry)
+def _costs(entry: ModelEntry, num_tokens: int, num_mem: int, steps: int, machine: Machine) -> tuple[str, str]:
+    """Memory and time that a run would take."""
+    needed = need(entry, num_tokens, num_mem, machine).total
+    lasting = seconds(entry, num_tokens, num_mem, steps, machine)
+    return f"needs {gigabytes(needed)}", f"up to {duration_words(lasting)}"
+
+
+def _facts(entry: ModelEntry, state: HubState) -> Iterable[str]:
+    """Where it is, what the papers reached with it, its licence."""
     if state.words:
         yield state.words
     yield from paper_words(entry)
@@ -181,7 +184,3 @@ def duration_words(seconds: float) -> str:
         if seconds < limit:
             return f"{max(1, round(seconds / unit))} {name}"
     return f"{round(seconds / 86400):,} days"
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / GB:.1f} GB"

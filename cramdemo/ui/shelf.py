@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from cramdemo.catalogue import BUILT_IN, ModelEntry
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.errors import CramError, ModelError
-from cramdemo.hub import Download, fetch, is_hub_id
-from cramdemo.models import FrozenLM, load_model
+from cramdemo.hub import Download, Snapshot, fetch, is_hub_id
+from cramdemo.models import FrozenLM, load_files, load_model
 from cramdemo.ui.jobs import Flag, StopFlags, Worker
 from cramdemo.ui.offer import entry_of, offered, where
 from cramdemo.ui.zero import ON_ZERO, Zero
@@ -24,6 +25,19 @@ LOOK_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Loading:
+    """A run whose model is not there yet.
+
+    Attributes:
+        model: its name.
+        download: how far its files have come.
+    """
+
+    model: str
+    download: Download
+
+
 class Shelf:
     """Holds one model at a time. `get` is for the worker's thread only."""
 
@@ -31,40 +45,38 @@ class Shelf:
         self._key: tuple[str, str] | None = None
         self._lm: FrozenLM | None = None
 
-    def get(self, name: str, precision: str = "auto", token: str | None = None) -> FrozenLM:
+    def get(self, name: str, precision: str = "auto") -> FrozenLM:
         """The model, loaded if another one (or none) is in memory.
-
-        Args:
-            token: for the hub, of the visitor.
 
         Raises:
             ModelError: not on offer here, or it cannot be loaded.
         """
         place = where(entry_of(name))
-        if self._lm is None or self._key != (name, precision):
-            self._lm, self._key = None, None  # let go of the old one first: memory for two may not be there
-            self._lm = load_model(place, precision=precision, token=token)
-            self._key = (name, precision)
-        return self._lm
+        return self._put(name, precision, lambda: load_model(place, precision=precision))
 
-    def bring(self, name: str, token: str | None, stop: Flag) -> Iterator[Download]:
-        """Get the model's files from the hub if they are not on this machine: how far that has come.
+    def bring(self, name: str, precision: str, token: str | None, stop: Flag) -> Generator[Loading, None, FrozenLM]:
+        """The model, as `get` gives it, told how its files come from the hub if it must be loaded from there.
 
         The download has a process of its own and computes nothing, so it may be waited for on any thread.
+
+        Args:
+            token: for the hub, of the visitor.
 
         Raises:
             ModelError: not on offer here, or it cannot be had; stopped too.
         """
-        source = entry_of(name).source
-        if self.peek(name) or not is_hub_id(source):
-            return
-        news: queue.SimpleQueue[Download] = queue.SimpleQueue()
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            files = pool.submit(fetch, source, token=token, stop=stop.is_set, tell=news.put)
-            while not files.done():
-                with suppress(queue.Empty):
-                    yield news.get(timeout=LOOK_SECONDS)
-            files.result()
+        entry = entry_of(name)
+        if self._key == (name, precision) or not is_hub_id(entry.source):
+            return self.get(name, precision)
+        files = yield from _download(entry, token, stop)
+        return self._put(name, precision, lambda: load_files(entry.name, files, precision=precision))
+
+    def _put(self, name: str, precision: str, load: Callable[[], FrozenLM]) -> FrozenLM:
+        if self._lm is None or self._key != (name, precision):
+            self._lm, self._key = None, None  # let go of the old one first: memory for two may not be there
+            self._lm = load()
+            self._key = (name, precision)
+        return self._lm
 
     def here(self, name: str) -> FrozenLM | None:
         """The model for work beside the runs, in whatever precision it is in memory, so that it is not loaded anew.
@@ -107,7 +119,7 @@ class Preloaded(Shelf):
             except CramError as error:
                 _log.error("%s is not on offer: %s", entry.name, error)
 
-    def get(self, name: str, precision: str = "auto", token: str | None = None) -> FrozenLM:
+    def get(self, name: str, precision: str = "auto") -> FrozenLM:
         """The model as children find it, in the precision it is stored in; in this process its tokenizer only.
 
         Raises:
@@ -118,9 +130,10 @@ class Preloaded(Shelf):
             raise ModelError(f"{name} was not loaded when this Space started. Choose from {', '.join(self._models)}.")
         return self._models[name]
 
-    def bring(self, name: str, token: str | None, stop: Flag) -> Iterator[Download]:
-        """Nothing: a child could not keep what it downloads."""
-        return iter(())
+    def bring(self, name: str, precision: str, token: str | None, stop: Flag) -> Generator[Loading, None, FrozenLM]:
+        """As `get`: a child could not keep what it downloads."""
+        yield from ()
+        return self.get(name, precision)
 
     def here(self, name: str) -> FrozenLM | None:
         """The copy on the CPU, of the built-in model only."""
@@ -129,6 +142,16 @@ class Preloaded(Shelf):
     def peek(self, name: str) -> FrozenLM | None:
         """The model for its tokenizer."""
         return self._models.get(name)
+
+
+def _download(entry: ModelEntry, token: str | None, stop: Flag) -> Generator[Loading, None, Snapshot]:
+    news: queue.SimpleQueue[Download] = queue.SimpleQueue()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        files = pool.submit(fetch, entry.source, token=token, stop=stop.is_set, tell=news.put)
+        while not files.done():
+            with suppress(queue.Empty):
+                yield Loading(entry.name, news.get(timeout=LOOK_SECONDS))
+        return files.result()
 
 
 WORKER = Worker()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -26,10 +25,11 @@ import torch
 from torch import Tensor
 
 from cramdemo.errors import CramError, ModelError
+from cramdemo.placement import on_zero_gpu
 from cramdemo.ui.jobs import END, PERIOD_SECONDS, WAIT_SECONDS, outcome, plain_sentence, pump
 
 T = TypeVar("T")
-ON_ZERO = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # as `spaces` reads it
+ON_ZERO = on_zero_gpu()
 SHORT_SECONDS = 20.0
 MOST_READERS = 64  # threads that wait for children; the page's queue is shorter
 _FLAGS = mmap.mmap(-1, 4096)  # shared with every child, since all are forked from here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from cramdemo.catalogue import MODELS, ModelEntry
-from cramdemo.config import CramConfig, CramDefaults
+from cramdemo.catalogue import MODELS
+from cramdemo.config import CramConfig
+from cramdemo.placement import entry_from_folder
 from cramdemo.ui import shelf
 from cramdemo.ui.live import LiveState, run_live
 
@@ -30,7 +32,7 @@ def tiny(tiny_folder: Path) -> Iterator[str]:
 @contextmanager
 def tiny_on_offer(folder: Path) -> Iterator[None]:
     """The tiny model in the table; the shelf is emptied before and after."""
-    entry = ModelEntry(TINY, str(folder), 1, 64, 300, 128, CramDefaults(), "MIT", "For tests.")
+    entry = dataclasses.replace(entry_from_folder(TINY, folder), licence="MIT", note="For tests.")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, TINY, entry)
         empty_shelf()

@@ -34,7 +34,7 @@ def settings(*, text=SOLVABLE, model=TINY, num_mem=4, preset="fast", steps=500, 
 
 
 def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
-    shown = list(run(*settings(), request_of))
+    shown = list(run(request_of, *settings()))
     status, curve, tokens, card, outcome = shown[-1]
     assert 'data-state="done"' in status and curve.endswith(";") and set(tokens["m"]) == {"1"}
     assert "LOSSLESS" in card
@@ -45,22 +45,22 @@ def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
 
 
 def test_the_choice_of_start_reaches_the_run(tiny, request_of, warnings_shown):
-    *_, shown = run(*settings(steps=1, init="embedding"), request_of)
+    *_, shown = run(request_of, *settings(steps=1, init="embedding"))
     assert from_bytes(shown[4].data).config["init"] == "embedding"
-    *_, shown = run(*settings(steps=1, init="encoder"), request_of)  # the tiny model has none
+    *_, shown = run(request_of, *settings(steps=1, init="encoder"))  # the tiny model has none
     assert "has no memory encoder" in shown[0]
     assert len(warnings_shown) == 1
 
 
 def test_streamed_channels_carry_plain_values_only(tiny, request_of):
-    for status, curve, tokens, card, _ in run(*settings(), request_of):
+    for status, curve, tokens, card, _ in run(request_of, *settings()):
         assert type(status) is type(curve) is type(card) is str
         assert all(type(value) is str for value in tokens.values())
 
 
 def test_stop_ends_the_run_with_its_best(tiny, request_of):
     begin(request_of)
-    stream = run(*settings(text="bad thinking, " * 8, num_mem=1, steps=100_000), request_of)
+    stream = run(request_of, *settings(text="bad thinking, " * 8, num_mem=1, steps=100_000))
     for shown in stream:
         if shown[1]:
             stop(request_of)
@@ -71,17 +71,17 @@ def test_stop_ends_the_run_with_its_best(tiny, request_of):
 def test_stop_pressed_while_waiting_is_not_forgotten(tiny, request_of):
     begin(request_of)
     stop(request_of)
-    *_, shown = run(*settings(steps=100_000), request_of)
+    *_, shown = run(request_of, *settings(steps=100_000))
     assert "Stopped" in shown[0]
 
 
 def test_flag_of_a_finished_run_is_forgotten(tiny, request_of):
-    list(run(*settings(), request_of))
+    list(run(request_of, *settings()))
     assert not STOPS.current(request_of.session_hash, TASK).is_set()
 
 
 def test_error_in_the_run_is_shown_in_the_status_and_as_a_toast(tiny, request_of, warnings_shown):
-    *_, shown = run(*settings(text="x" * 200_000), request_of)
+    *_, shown = run(request_of, *settings(text="x" * 200_000))
     assert 'data-state="error"' in shown[0] and "Shorten it." in shown[0]
     assert len(warnings_shown) == 1 and "Shorten it." in warnings_shown[0]
 
@@ -99,8 +99,8 @@ def test_error_in_the_run_is_shown_in_the_status_and_as_a_toast(tiny, request_of
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_cleared(tiny, request_of, changed, sentence):
-    list(run(*settings(steps=1), request_of))  # the model is in memory now
-    stream = check(*settings(**changed), request_of)
+    list(run(request_of, *settings(steps=1)))  # the model is in memory now
+    stream = check(request_of, *settings(**changed))
     status = next(stream)
     assert 'data-state="error"' in status
     with pytest.raises(gr.Error) as caught:
@@ -150,7 +150,7 @@ def test_choosing_a_preset_shows_its_settings_and_a_run_with_them_is_the_preset(
 
 
 def test_the_preset_reaches_the_run(tiny, request_of):
-    *_, shown = run(*settings(steps=1, preset="most"), request_of)
+    *_, shown = run(request_of, *settings(steps=1, preset="most"))
     assert from_bytes(shown[4].data).config["optimizer"] == "whitened"
 
 

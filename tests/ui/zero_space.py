@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,10 +50,10 @@ def not_forked() -> bool:
 
 def offer_tiny(folder: str) -> None:
     """The tiny model under its name, which `CRAMDEMO_MODELS` lists."""
-    from cramdemo.catalogue import MODELS, ModelEntry
-    from cramdemo.config import CramDefaults
+    from cramdemo.catalogue import MODELS
+    from cramdemo.placement import entry_from_folder
 
-    MODELS["tiny"] = ModelEntry("tiny", folder, 1, 64, 300, 128, CramDefaults(), "MIT", "For tests.")
+    MODELS["tiny"] = entry_from_folder("tiny", Path(folder))
 
 
 def plant_a_fault() -> None:
