@@ -50,8 +50,9 @@ def _listed(name: str) -> ModelEntry:
     entry = find(name)
     if entry is not None:
         return entry
-    if (Path(name) / "config.json").is_file():
-        return entry_from_folder(Path(name).resolve().name, Path(name))
+    folder = Path(name).resolve()  # a relative one may look like an id of the hub
+    if (folder / "config.json").is_file():
+        return entry_from_folder(folder.name, folder)
     if not is_hub_id(name):
         raise ConfigError(
             f"CRAMDEMO_MODELS lists {name!r}, which is no name from `models`, no id of the hub (owner/name) and no "

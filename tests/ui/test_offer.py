@@ -11,6 +11,7 @@ from huggingface_hub import constants
 
 from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.errors import ConfigError, ModelError
+from cramdemo.hub import is_hub_id
 from cramdemo.placement import Machine
 from cramdemo.settings import Settings
 from cramdemo.ui import offer
@@ -49,6 +50,16 @@ def test_the_owner_may_list_a_folder_which_is_called_by_its_name_alone(settings:
     settings(models=(str(tiny_folder),))
     assert offer.entry_of("tiny").source == str(tiny_folder)
     assert offer.hub_state(offer.entry_of("tiny")).reason == ""
+
+
+def test_a_relative_folder_is_not_taken_for_an_id_of_the_hub(
+    settings: Any, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_folder.parent.parent)
+    name = f"{tiny_folder.parent.name}/{tiny_folder.name}"
+    assert is_hub_id(name)
+    settings(models=(name,))
+    assert not is_hub_id(offer.entry_of("tiny").source)
 
 
 @pytest.mark.parametrize("name", ["no-such-folder", "/no/such/folder", "../up", "a/b/c", "gpt 17"])
