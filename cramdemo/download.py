@@ -3,9 +3,9 @@
     python -P download.py
 
 `hub.py` starts it by its path: as a module of the package it would load torch first, so it imports nothing from there.
-A line of JSON comes in: repo_id and token. Lines of JSON go out: bytes done of total, or nothing as a sign of life, and
-last the folder and its commit, or a sentence that says why not. When its input ends so does the program, which must not
-outlive its parent.
+A line of JSON comes in: repo_id, token, ask_access. Lines of JSON go out: bytes done of total, or nothing as a sign of
+life, and last the folder and its commit, or a sentence that says why not. When its input ends so does the program,
+which must not outlive its parent.
 
 Everything is taken from one commit, into the cache that all programs share. Files are fetched here and checked against
 the commit's hashes, because huggingface_hub 2.4 begins a half file anew in each process; it puts them in their places.
@@ -84,8 +84,11 @@ class Commit:
         return WEIGHTS in self.files or INDEX in self.files
 
 
-def fetch(repo_id: str, token: str | None) -> tuple[Path, str]:
+def fetch(repo_id: str, token: str | None, *, ask_access: bool) -> tuple[Path, str]:
     """The folder with a model's files, and the SHA of their commit.
+
+    Args:
+        ask_access: let the hub say whether the token may have the files, even if they are in the cache.
 
     Raises:
         Refusal: the model cannot be had, and the sentence is at hand.
@@ -93,10 +96,13 @@ def fetch(repo_id: str, token: str | None) -> tuple[Path, str]:
     """
     if constants.is_offline_mode():
         return _cached(repo_id, "HF_HUB_OFFLINE is set", "Unset it to download the model")
+    api = HfApi(token=token)
     try:
-        commit = _find_commit(HfApi(token=token), repo_id)
+        commit = _find_commit(api, repo_id)
+        if ask_access:
+            api.auth_check(repo_id)
     except (httpx.TransportError, HfHubHTTPError) as error:
-        if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+        if ask_access or (isinstance(error, HfHubHTTPError) and error.response.status_code < 500):
             raise
         return _cached(repo_id, "the hub cannot be reached", "Check the connection and try again")
     _download(commit, token)
@@ -347,7 +353,7 @@ def main() -> None:
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK
     repo_id, token = request["repo_id"], request["token"]
     try:
-        folder, revision = fetch(repo_id, token)
+        folder, revision = fetch(repo_id, token, ask_access=request["ask_access"])
         _say(folder=str(folder), revision=revision)
     except (Refusal, OSError, httpx.TransportError, *NONSENSE) as error:
         _say(sentence=_sentence(error, repo_id, token))

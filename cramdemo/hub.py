@@ -60,6 +60,7 @@ def fetch(
     repo_id: str,
     *,
     token: str | None = None,
+    ask_access: bool = False,
     stop: Callable[[], bool] | None = None,
     tell: Callable[[Download], None] | None = None,
 ) -> Snapshot:
@@ -71,6 +72,8 @@ def fetch(
     Args:
         repo_id: owner/name.
         token: for gated and private models; None for the environment's or the one that is logged in.
+        ask_access: let the hub say whether the token may have the files, even if they are in the cache or the hub does
+            not answer: for a token that is not the cache owner's.
         stop: asked often; once it says True the download ends within a third of a second.
         tell: is told of progress a few times a second, in the caller's thread; never if all is in the cache.
 
@@ -82,7 +85,7 @@ def fetch(
     stopped = stop or (lambda: False)
     if stopped():
         raise ModelError(_stopped(repo_id))
-    with _program(repo_id, token) as lines:
+    with _program({"repo_id": repo_id, "token": token, "ask_access": ask_access}) as lines:
         for said in _listen(lines, repo_id, stopped):
             if "sentence" in said:
                 raise ModelError(said["sentence"])
@@ -94,7 +97,7 @@ def fetch(
 
 
 @contextmanager
-def _program(repo_id: str, token: str | None) -> Iterator[Lines]:
+def _program(request: dict[str, Any]) -> Iterator[Lines]:
     """The running program, as the lines that it says, "" when it has ended. On the way out it is made to end.
 
     It gets a session of its own, since Ctrl-C is for us to understand.
@@ -113,7 +116,7 @@ def _program(repo_id: str, token: str | None) -> Iterator[Lines]:
         reader = threading.Thread(target=_read, args=(process.stdout, lines))
         reader.start()
         try:
-            _write(process.stdin, {"repo_id": repo_id, "token": token})
+            _write(process.stdin, request)
             yield lines
         finally:
             _end(process)
@@ -126,7 +129,7 @@ def _read(output: IO[str], lines: Lines) -> None:
     lines.put("")
 
 
-def _write(program: IO[str], request: dict[str, str | None]) -> None:
+def _write(program: IO[str], request: dict[str, Any]) -> None:
     """The pipe stays open after it: its end tells the program that we are gone."""
     with suppress(BrokenPipeError):  # it has ended already, as its output will tell
         program.write(json.dumps(request) + "\n")

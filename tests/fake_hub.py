@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, repo_id: str, rest: list[str]) -> None:
         repository = self._repository(repo_id)
-        if repository is None:
+        if repository is None or (rest == ["auth-check"] and self._gate(repository)):
             return None
         if rest[:1] == ["discussions"]:
             return self._json(self._discussions(repo_id, repository))
@@ -193,13 +193,19 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         return {"count": len(rows), "start": 0, "discussions": rows}
 
+    def _gate(self, repository: Repository) -> bool:
+        """Whether the gate is shut, which is then said."""
+        shut = repository.gated and self.headers.get("Authorization", "")[7:] not in repository.granted
+        if shut:
+            self._send(403 if "Authorization" in self.headers else 401, b"", {"X-Error-Code": "GatedRepo"})
+        return shut
+
     def _file(self, repo_id: str, reference: str, name: str) -> None:
         repository = self._repository(repo_id)
         if repository is None:
             return None
-        if repository.gated and self.headers.get("Authorization", "")[7:] not in repository.granted:
-            status = 403 if "Authorization" in self.headers else 401
-            return self._send(status, b"", {"X-Error-Code": "GatedRepo"})
+        if self._gate(repository):
+            return None
         files = repository.commit(reference) or {}
         if name not in files:
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})

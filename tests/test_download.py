@@ -227,7 +227,7 @@ def test_the_program_ends_when_the_one_that_started_it_is_gone(hub: FakeHub, fil
     hub.stall = 1
     with subprocess.Popen([sys.executable, "-P", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdin and program.stdout
-        program.stdin.write(json.dumps({"repo_id": ID, "token": None}).encode() + b"\n")
+        program.stdin.write(json.dumps({"repo_id": ID, "token": None, "ask_access": False}).encode() + b"\n")
         program.stdin.flush()
         assert any(b"done" in line for line in program.stdout)
         program.stdin.close()  # as the system does for a process that has ended

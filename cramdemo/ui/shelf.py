@@ -44,6 +44,7 @@ class Shelf:
     def __init__(self) -> None:
         self._key: tuple[str, str] | None = None
         self._lm: FrozenLM | None = None
+        self._borrowed = False  # the model in memory came by a visitor's token
 
     def get(self, name: str, precision: str = "auto") -> FrozenLM:
         """The model, loaded if another one (or none) is in memory.
@@ -57,7 +58,8 @@ class Shelf:
     def bring(self, name: str, precision: str, token: str | None, stop: Flag) -> Generator[Loading, None, FrozenLM]:
         """The model, as `get` gives it, told how its files come from the hub if it must be loaded from there.
 
-        The download has a process of its own and computes nothing, so it may be waited for on any thread.
+        The download has a process of its own and computes nothing, so it may be waited for on any thread. A model that
+        came by one visitor's token is not for all: each run asks the hub again, with the token of its own visitor.
 
         Args:
             token: for the hub, of the visitor.
@@ -66,9 +68,10 @@ class Shelf:
             ModelError: not on offer here, or it cannot be had; stopped too.
         """
         entry = entry_of(name)
-        if self._key == (name, precision) or not is_hub_id(entry.source):
+        if not is_hub_id(entry.source) or (self._key == (name, precision) and not self._borrowed):
             return self.get(name, precision)
-        files = yield from _download(entry, token, stop)
+        files = yield from _download(entry, token, stop, ask_access=token is not None or self._borrowed)
+        self._borrowed = token is not None
         return self._put(name, precision, lambda: load_files(entry.name, files, precision=precision))
 
     def _put(self, name: str, precision: str, load: Callable[[], FrozenLM]) -> FrozenLM:
@@ -144,10 +147,12 @@ class Preloaded(Shelf):
         return self._models.get(name)
 
 
-def _download(entry: ModelEntry, token: str | None, stop: Flag) -> Generator[Loading, None, Snapshot]:
+def _download(
+    entry: ModelEntry, token: str | None, stop: Flag, *, ask_access: bool
+) -> Generator[Loading, None, Snapshot]:
     news: queue.SimpleQueue[Download] = queue.SimpleQueue()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        files = pool.submit(fetch, entry.source, token=token, stop=stop.is_set, tell=news.put)
+        files = pool.submit(fetch, entry.source, token=token, ask_access=ask_access, stop=stop.is_set, tell=news.put)
         while not files.done():
             with suppress(queue.Empty):
                 yield Loading(entry.name, news.get(timeout=LOOK_SECONDS))

@@ -67,6 +67,17 @@ def test_a_visitor_s_token_reaches_the_hub(hub: FakeHub, repository: Repository)
     assert hub.authorized and all("hf_theirs" in token for token in hub.authorized.values())
 
 
+def test_a_model_that_came_by_a_token_is_not_for_those_without_one(hub: FakeHub, repository: Repository) -> None:
+    repository.gated, repository.granted = True, ("hf_theirs",)
+    list(run_live(SOLVABLE, ID, CONFIG, threading.Event(), token="hf_theirs"))
+    assert SHELF.peek(ID) is not None
+    for token in (None, "hf_other"):
+        with pytest.raises(ModelError, match="gated"):
+            list(run_live(SOLVABLE, ID, CONFIG, threading.Event(), token=token))
+    last = list(run_live(SOLVABLE, ID, CONFIG, threading.Event(), token="hf_theirs"))[-1]
+    assert isinstance(last, LiveState) and last.result is not None, "it goes on for who may have it"
+
+
 def test_a_name_that_is_not_on_offer_brings_nothing() -> None:
     with pytest.raises(ModelError, match="There is no model"):
         next(SHELF.bring("../tiny", "auto", None, threading.Event()))
