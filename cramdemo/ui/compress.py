@@ -18,8 +18,10 @@ from cramdemo.cram import check_length
 from cramdemo.errors import CramError, plural
 from cramdemo.settings import limited, server_settings
 from cramdemo.ui.card import Suggestions, card_html, suggestions, unverified_html
+from cramdemo.ui.chart import BLANK
 from cramdemo.ui.count import Count, check_characters, count_html, count_text
-from cramdemo.ui.curves import curves
+from cramdemo.ui.curves import curves, curves_value
+from cramdemo.ui.experiment import QUEUE, QUICK, move_focus
 from cramdemo.ui.follow import follow
 from cramdemo.ui.links import COPY_SCRIPT, MOST_CHARACTERS, linked, query_of
 from cramdemo.ui.live import LOADING, LiveState, loading_html, status_html, status_line
@@ -34,7 +36,6 @@ from cramdemo.ui.zero import ON_ZERO
 from cramdemo.vectors import to_bytes
 
 TASK = "compress"
-QUEUE = "model"  # one queue for everything that needs the model, the API's calls too
 COUNT_WAIT_MS = 250
 PRESET_WORDS = {"fast": "Fast", "most": "Most tokens"}
 START_WORDS = {
@@ -43,13 +44,11 @@ START_WORDS = {
     "embedding": "Random, as in the paper",
 }
 WIDGETS = ("steps", "seconds", "learning_rate", "margin", "seed", "precision", "init")  # of the Advanced panel
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 COUNTING: dict[str, Any] = {  # one at a time: answers in the order of the questions, so that the last one stays
     "concurrency_limit": 1,
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-NARROW_PX = 720
 WARM_SECONDS = 30.0
 IDLE = status_line("idle", "Ready. Press Compress: progress, speed and the time left will be shown here.")
 NOT_BEGUN = status_line("idle", "Stopped before the run had begun.")
@@ -73,7 +72,7 @@ class Outcome:
 
 
 NOTHING = Outcome()
-Shown = tuple[str, str, dict[str, str], str, Outcome]  # status, curve, tokens, card, outcome
+Shown = tuple[str, dict[str, str], dict[str, str], str, Outcome]  # status, curves, tokens, card, outcome
 
 
 @dataclass
@@ -141,16 +140,16 @@ def file_name(state: LiveState, model: str) -> str:
 
 def shown(state: LiveState, text: str, model: str) -> Shown:
     """Values of the streamed components for one state of the run."""
-    result = state.result
+    result, lines = state.result, curves_value(state.curve)
     if not state.ended:
-        return status_html(state), state.curve, state.token_view, NO_CARD, NOTHING
+        return status_html(state), lines, state.token_view, NO_CARD, NOTHING
     if result is None:
         assert state.best is not None
         kept = Outcome(to_bytes(state.best), file_name(state, model))
-        return status_html(state), state.curve, state.token_view, unverified_html(state.best, state.cut_off), kept
+        return status_html(state), lines, state.token_view, unverified_html(state.best, state.cut_off), kept
     tries = suggestions(result, state.config, state.shorter)
     outcome = Outcome(to_bytes(result.vectors), file_name(state, model), tries)
-    return status_html(state), state.curve, state.token_view, card_html(text, result, tries), outcome
+    return status_html(state), lines, state.token_view, card_html(text, result, tries), outcome
 
 
 def check(request: gr.Request, text: str, model: str, num_mem: float, preset: str, *advanced: Any) -> Iterator[str]:
@@ -185,7 +184,7 @@ def run(request: gr.Request, text: str, model: str, num_mem: float, preset: str,
     session = request.session_hash or ""
     flag = STOPS.current(session, TASK)
     head = "Starting" if SHELF.peek(model) else LOADING
-    last: Shown = (status_line("waiting", head), "", dict(EMPTY), NO_CARD, NOTHING)
+    last: Shown = (status_line("waiting", head), dict(BLANK), dict(EMPTY), NO_CARD, NOTHING)
     yield last
     try:
         check_characters(text)
@@ -196,7 +195,7 @@ def run(request: gr.Request, text: str, model: str, num_mem: float, preset: str,
                 continue
             last = shown(state, text, model)
             yield last
-        if not last[1]:
+        if not last[1]["d"]:
             yield NOT_BEGUN, *last[1:]
     except CramError as error:
         gr.Warning(escape(str(error)), title="Not compressed")
@@ -467,7 +466,7 @@ def _connect_run(start: Any, left: dict[str, Any], right: dict[str, Any], queue_
         api_visibility="private",
     )
     begun = checked.success(begin, None, switches, **QUICK)
-    begun.then(None, None, None, js=_move_focus("compress", "stop", show="status"), api_visibility="private")
+    begun.then(None, None, None, js=move_focus("compress", "stop", show="status"), api_visibility="private")
     ended = begun.then(
         run,
         settings,
@@ -484,24 +483,10 @@ def _connect_run(start: Any, left: dict[str, Any], right: dict[str, Any], queue_
         show_progress="hidden",
         api_visibility="private",
     )
-    ended.then(None, None, None, js=_move_focus("stop", "compress"), api_visibility="private")
+    ended.then(None, None, None, js=move_focus("stop", "compress"), api_visibility="private")
     ended.then(  # what could not be counted while the model was busy
         about,
         [left["text"], left["model"], left["num_mem"], left["steps"]],
         [left["count"], left["picker"]],
         **COUNTING,
-    )
-
-
-def _move_focus(old: str, new: str, show: str = "") -> str:
-    """A button that is switched off loses the keyboard; hand it to the one that is now the next to press.
-
-    On a narrow screen, where the live view lies below the form, also scroll to the element called `show`.
-    """
-    scroll = f"document.getElementById('{show}')?.scrollIntoView({{block: 'start', behavior: 'smooth'}});"
-    return (
-        "() => { const at = document.activeElement; "
-        f"if (!at || at === document.body || at.disabled || at.id === '{old}') "
-        f"{{ setTimeout(() => document.getElementById('{new}')?.focus({{preventScroll: true}}), 50); }} "
-        f"{f'if (window.innerWidth < {NARROW_PX}) {{ {scroll} }}' if show else ''} }}"
     )

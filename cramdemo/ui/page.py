@@ -13,7 +13,8 @@ import gradio as gr
 from cramdemo.settings import server_settings
 from cramdemo.ui import compress, decode
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
-from cramdemo.ui.curves import allow_plotly, head
+from cramdemo.ui.chart import allow_plotly, head
+from cramdemo.ui.experiment import QUEUE
 from cramdemo.ui.links import FRAGMENT_SCRIPT
 from cramdemo.ui.login import login_is_on
 from cramdemo.ui.offer import offered
@@ -52,12 +53,12 @@ def build() -> gr.Blocks:
             with gr.Tab("Compress", id="compress"):
                 first = compress.tab(AT_A_TIME)
             with gr.Tab("Decode", id="decode"):
-                file, decode_on = decode.tab(AT_A_TIME, compress.QUEUE)
+                file, decode_on = decode.tab(AT_A_TIME, QUEUE)
         gr.HTML(NOTES, apply_default_css=False, elem_classes="cd-flat")
         _connect_decode_it(first, tabs, file, decode_on)
         _connect_load(page, first)
         page.unload(_forget)
-        add_api(AT_A_TIME, compress.QUEUE)
+        add_api(AT_A_TIME, QUEUE)
     page.queue(max_size=server_settings().queue)
     built: gr.Blocks = page
     return built

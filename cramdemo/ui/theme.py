@@ -115,11 +115,13 @@ CSS = """
 :root, .gradio-container {
   --cd-ink: #1d1c19; --cd-muted: #5d594f; --cd-line: #e2ddd0; --cd-surface: #ffffff; --cd-sunk: #f6f4ee;
   --cd-accent: #0b6b5c; --cd-accent-soft: #d9ece6; --cd-warm: #a8410f; --cd-warm-soft: #f8e6da;
+  --cd-blue: #2a5db0; --cd-violet: #7a3e9d;
   --cd-serif: "Iowan Old Style", "Palatino Linotype", Palatino, Charter, Georgia, serif;
 }
 .dark, .dark .gradio-container {
   --cd-ink: #ece9e1; --cd-muted: #aaa69b; --cd-line: #313633; --cd-surface: #1b1e1d; --cd-sunk: #121413;
   --cd-accent: #4fcfb4; --cd-accent-soft: #17392f; --cd-warm: #ff9d66; --cd-warm-soft: #44281a;
+  --cd-blue: #8ab4f8; --cd-violet: #d0a5ee;
 }
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; color: var(--cd-ink); }
 .gradio-container :focus-visible { outline: 2px solid var(--cd-accent) !important; outline-offset: 2px; }
@@ -223,8 +225,6 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-token.cd-wrong { text-decoration: underline wavy var(--cd-warm) 1.5px; text-underline-offset: 4px;
   color: var(--cd-muted); text-decoration-skip-ink: none; }
 .cd-token.cd-active, .cd-token:hover { outline: 1.5px solid var(--cd-ink); outline-offset: 0; }
-.cd-aside { font-weight: 400; }
-.cd-curves:not(.cd-has-curve) .cd-aside { display: none; }
 .cd-solved { font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
 .cd-said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap; }
@@ -232,8 +232,18 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   white-space: nowrap; background: var(--cd-ink); color: var(--cd-surface); font-size: 13px;
   font-variant-numeric: tabular-nums; }
 
-.cd-curves .cd-plot { display: none; }
-.cd-curves.cd-has-curve .cd-plot { display: block; height: 270px; width: 100%; }
+.cd-chart .cd-title { font-size: 14px; color: var(--cd-ink); }
+.cd-aside { font-size: 12.5px; color: var(--cd-muted); line-height: 1.45; }
+.cd-stage { position: relative; margin-top: 6px; }
+.cd-stage .cd-empty { position: absolute; inset: 0; padding: 0; }
+.cd-plot { visibility: hidden; width: 100%; }
+.cd-plot.cd-filled { visibility: visible; }
+.cd-tools { display: flex; gap: 6px; }
+.cd-tools[hidden] { visibility: hidden; display: flex; }
+.cd-tools button { font-size: 12px; font-weight: 500; padding: 2px 8px; border: 1px solid var(--cd-line);
+  border-radius: 6px; color: var(--cd-ink); background: var(--cd-sunk); cursor: pointer; }
+.cd-tools button:disabled { display: none; }
+.cd-chart h3 { flex-wrap: nowrap; }
 
 .cd-card { border-left: 4px solid var(--cd-warm); }
 .cd-card[data-kind="lossless"] { border-left-color: var(--cd-accent); }

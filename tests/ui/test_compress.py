@@ -36,7 +36,7 @@ def settings(*, text=SOLVABLE, model=TINY, num_mem=4, preset="fast", steps=500, 
 def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
     shown = list(run(request_of, *settings()))
     status, curve, tokens, card, outcome = shown[-1]
-    assert 'data-state="done"' in status and curve.endswith(";") and set(tokens["m"]) == {"1"}
+    assert 'data-state="done"' in status and curve["d"].endswith(";") and set(tokens["m"]) == {"1"}
     assert "LOSSLESS" in card
     assert from_bytes(outcome.data).num_tokens == len(tokens["m"])
     assert outcome.name == f"tiny-{len(tokens['m'])}tok-k4.safetensors"
@@ -54,7 +54,7 @@ def test_the_choice_of_start_reaches_the_run(tiny, request_of, warnings_shown):
 
 def test_streamed_channels_carry_plain_values_only(tiny, request_of):
     for status, curve, tokens, card, _ in run(request_of, *settings()):
-        assert type(status) is type(curve) is type(card) is str
+        assert type(status) is type(card) is str and all(type(part) is str for part in curve.values())
         assert all(type(value) is str for value in tokens.values())
 
 
