@@ -11,6 +11,7 @@ with suppress(ImportError):
 from cramdemo.errors import CramError
 from cramdemo.settings import server_settings
 from cramdemo.ui.page import LAUNCH, build
+from cramdemo.ui.shutdown import end_in_order
 
 try:
     demo = build()
@@ -18,4 +19,5 @@ except CramError as error:  # a setting that makes no sense
     sys.exit(f"cramdemo: {error}")
 
 if __name__ == "__main__":
+    end_in_order(demo)
     demo.launch(**LAUNCH, mcp_server=server_settings().mcp)

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -26,6 +26,8 @@ PERIOD_SECONDS = 0.08  # at least so long between two messages; a run that speak
 WAIT_SECONDS = 0.5  # how often a run that waits for its turn looks whether it has been stopped
 END = object()  # what comes out of a box when nothing more will
 _log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_watched: list[threading.Event] = []  # the flags of all runs that somebody reads now
 
 
 class Flag(Protocol):
@@ -33,6 +35,30 @@ class Flag(Protocol):
 
     def is_set(self) -> bool:
         """Whether it should."""
+
+
+@contextmanager
+def watched(stop: threading.Event) -> Iterator[None]:
+    """While a run is read, `stop_all` can stop it."""
+    with _lock:
+        _watched.append(stop)
+    try:
+        yield
+    finally:
+        with _lock:
+            _watched[:] = [flag for flag in _watched if flag is not stop]
+
+
+def stop_all() -> None:
+    """Ask every run to end with its best so far, and those that wait for their turn not to begin."""
+    with _lock:
+        for stop in _watched:
+            stop.set()
+
+
+def all_ended() -> bool:
+    """Whether nobody reads a run any more."""
+    return not _watched
 
 
 class Worker:
@@ -97,14 +123,15 @@ class Worker:
         future = self.submit(pump, partial(task, *arguments, stop), box, period)
         sent: Any = None
         try:
-            while (item := _next_item(box, future, stop)) is not END:
-                sent = item
-                yield item
-            if future.cancelled():
-                return
-            last = outcome(future)
-            if last is not None and last is not sent:
-                yield last
+            with watched(stop):
+                while (item := _next_item(box, future, stop)) is not END:
+                    sent = item
+                    yield item
+                if future.cancelled():
+                    return
+                last = outcome(future)
+                if last is not None and last is not sent:
+                    yield last
         finally:  # may run on the server's event loop, when a tab is closed: nothing slow here
             stop.set()
             future.cancel()

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cramdemo.errors import CramError, ModelError
 from cramdemo.placement import on_zero_gpu
-from cramdemo.ui.jobs import END, PERIOD_SECONDS, WAIT_SECONDS, outcome, plain_sentence, pump
+from cramdemo.ui.jobs import END, PERIOD_SECONDS, WAIT_SECONDS, outcome, plain_sentence, pump, watched
 
 T = TypeVar("T")
 ON_ZERO = on_zero_gpu()
@@ -116,14 +116,15 @@ class Zero:
         future: Future[Any] = self._pool.submit(copy_context().run, pump, work, box, 0.0)
         sent: Any = None
         try:
-            while (item := _next_item(box, stop, flag, begun=sent is not None)) is not END:
-                sent = item
-                yield item
-            if sent is None and stop.is_set():
-                return
-            last = outcome(future)
-            if last is not None and last is not sent:
-                yield last
+            with watched(stop):
+                while (item := _next_item(box, stop, flag, begun=sent is not None)) is not END:
+                    sent = item
+                    yield item
+                if sent is None and stop.is_set():
+                    return
+                last = outcome(future)
+                if last is not None and last is not sent:
+                    yield last
         finally:  # may run on the server's event loop, when a tab is closed: nothing slow here
             gone.set()
             future.cancel()
