@@ -15,7 +15,7 @@ from cramdemo.ui.jobs import Worker, all_ended, stop_all
 from cramdemo.vectors import from_bytes
 from tests.service import running_app, vectors_of
 
-HARD_TEXT = " ".join(str(7919 * i % 10007) for i in range(80))
+HARD_TEXT = " ".join(str(7919 * i % 10007) for i in range(24))
 
 
 def test_a_run_s_best_vectors_are_delivered_before_the_server_ends() -> None:
