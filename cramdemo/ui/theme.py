@@ -9,6 +9,10 @@ SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sa
 MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace")
 
 HEADER = f"""
+<nav class="cd-skip" aria-label="Skip">
+  <a href="#tabs" data-to="tab">Skip to the tabs</a>
+  <a href="#tabs" data-to="tabpanel">Skip to what the open tab shows</a>
+</nav>
 <header class="cd-top">
   <svg viewBox="0 0 56 40" width="56" height="40" aria-hidden="true">
     <g class="cd-lines"><path d="M2 6h22M2 15h18M2 24h22M2 33h12"/></g>
@@ -23,23 +27,33 @@ HEADER = f"""
     <a href="{PAPER}" target="_blank" rel="noopener noreferrer">The paper: arXiv 2502.13063</a></p>
   </div>
 </header>
+<h2 class="cd-said">What to do here</h2>
+"""
+HEADER_SCRIPT = """
+element.addEventListener('click', event => {  // the address keeps its fragment, which may hold a text
+  const to = event.target.closest('.cd-skip a')?.dataset.to;
+  if (!to) { return; }
+  event.preventDefault();
+  const all = [...document.querySelectorAll(`#tabs [role=${to}]`)];
+  const at = all.find(node => to === 'tab' ? node.ariaSelected === 'true' : node.offsetParent);
+  if (to === 'tabpanel') { at.tabIndex = -1; }
+  at.focus();
+});
 """
 
-NOTES = f"""
-<section class="cd-notes" aria-label="Good to know">
-  <div><h2>What happens</h2><p>The model’s weights never change. K vectors are put in front of it and trained until it
-  writes your text from them alone. That counts only once it has been decoded: the file’s bytes are read back and all
-  N tokens compared.</p></div>
-  <div><h2>About cram-mini</h2><p>It is trained to read memory vectors, so that a small model shows what large ones do
-  untrained: a single vector of Llama-3.1-8B can hold 1,568 tokens. Runs on cram-mini begin at the vectors of a trained
-  encoder, unless Advanced says otherwise. Figures for the paper’s models are
-  <a href="{PAPER}" target="_blank" rel="noopener noreferrer">the paper’s</a>.</p></div>
-  <div><h2>What it is not</h2><p>Not a way to save bytes, and not understanding: the vectors give the text back, they do
-  not carry its meaning for other tasks.</p></div>
-  <div><h2>Your text</h2><p>It is kept in no log, and the file holds none of it in the clear. But whoever has the model
-  can decode the vectors: share them as you would share the text.</p></div>
+FOOT = """
+<section class="cd-foot" aria-label="Good to know">
+  <p>This is not a way to save bytes, and not understanding: the vectors give the text back, they do not carry its
+  meaning for other tasks. Whoever has the model can decode them: share them as you would share the text.</p>
 </section>
 """
+
+# In the head, since gradio scopes what stands in a style sheet's @media to the inside of the page. Not "none": what
+# waits for the end of an animation must see one.
+CALM = """<style>@media (prefers-reduced-motion: reduce) {
+  *, *::before, *::after { transition-duration: .01ms !important; animation-duration: .01ms !important;
+    animation-iteration-count: 1 !important; scroll-behavior: auto !important; }
+}</style>"""
 
 
 def theme() -> gr.themes.Base:
@@ -124,7 +138,8 @@ CSS = """
   --cd-blue: #8ab4f8; --cd-violet: #d0a5ee;
 }
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; color: var(--cd-ink); }
-.gradio-container :focus-visible { outline: 2px solid var(--cd-accent) !important; outline-offset: 2px; }
+.gradio-container.gradio-container :focus-visible { outline: 2px solid var(--cd-accent) !important;
+  outline-offset: 2px; }
 .gradio-container button[role="tab"][aria-selected="true"] { color: var(--cd-accent); font-weight: 600; }
 .gradio-container button[role="tab"][aria-selected="true"]::after { background: var(--cd-accent); }
 .cd-flat, .cd-flat .html-container { padding: 0 !important; border: 0 !important; background: none !important;
@@ -133,11 +148,16 @@ CSS = """
 .cd-columns { gap: 24px !important; align-items: flex-start; }
 .cd-left, .cd-right { gap: 14px !important; }
 
+.cd-skip { position: relative; z-index: 20; }
+.cd-skip a { position: absolute; top: 4px; left: 0; padding: 8px 14px; border-radius: 8px; font-size: 14.5px;
+  background: var(--cd-ink); color: var(--cd-surface); text-decoration: none; }
+.cd-skip a:not(:focus) { width: 1px; height: 1px; padding: 0; overflow: hidden; clip-path: inset(50%);
+  white-space: nowrap; }
 .cd-top { display: flex; gap: 18px; align-items: center; padding: 14px 0 6px; }
 .cd-top svg { flex: none; }
 .cd-top h1 { font: 600 30px/1.1 var(--cd-serif); letter-spacing: -0.01em; color: var(--cd-ink); }
 .cd-top p { margin-top: 4px; max-width: 74ch; font-size: 15.5px; line-height: 1.45; color: var(--cd-muted); }
-.cd-top a, .cd-notes a { color: var(--cd-accent); text-decoration: underline; text-underline-offset: 2px; }
+.cd-top a { color: var(--cd-accent); text-decoration: underline; text-underline-offset: 2px; }
 .cd-lines path { stroke: var(--cd-muted); stroke-width: 3; stroke-linecap: round; fill: none; }
 .cd-arrow { stroke: var(--cd-warm); stroke-width: 2.4; stroke-linecap: round; stroke-linejoin: round; fill: none; }
 .cd-cells rect { fill: var(--cd-accent); rx: 1.5px; }
@@ -279,15 +299,13 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-copy { font-size: 13px; padding: 2px 10px; border: 1px solid var(--cd-line); border-radius: 6px;
   color: var(--cd-ink); background: var(--cd-sunk); cursor: pointer; }
 
-.cd-notes { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 18px 28px;
-  padding: 22px 0 8px; border-top: 1px solid var(--cd-line); margin-top: 10px; }
-.cd-notes h2 { font: 600 16px/1.3 var(--cd-serif); color: var(--cd-ink); }
-.cd-notes p { margin-top: 4px; font-size: 13.5px; line-height: 1.55; color: var(--cd-muted); }
+.cd-foot { padding: 18px 0 4px; border-top: 1px solid var(--cd-line); margin-top: 6px; }
+.cd-foot p { font-size: 13.5px; line-height: 1.55; color: var(--cd-muted); max-width: 100ch; }
 @media (max-width: 640px) {
   .cd-top { align-items: flex-start; gap: 12px; }
   .cd-top svg { width: 40px; }
   .cd-top h1 { font-size: 25px; }
   .cd-figures { grid-template-columns: 1fr 1fr; }
+  button[role="tab"] { padding-inline: 9px; }
 }
-@media (prefers-reduced-motion: reduce) { .cd-bar i, .cd-token { transition: none; } }
 """
