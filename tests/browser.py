@@ -171,7 +171,7 @@ def findings(page: Page) -> list[str]:
 
 
 @contextmanager
-def _pages() -> Iterator[tuple[Browser, str]]:
+def pages() -> Iterator[tuple[Browser, str]]:
     """A browser and the address of a page whose server's files are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="cramdemo-shot-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -182,7 +182,7 @@ def _pages() -> Iterator[tuple[Browser, str]]:
 def pictures(folder: Path) -> None:
     """Pictures of every tab, for looking at: NAME-LOOK-empty.png, and NAME-LOOK-done.png where it can be started."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _pages() as (browser, url):
+    with pages() as (browser, url):
         for look, (width, dark) in LOOKS.items():
             page = open_page(browser, url, Watch(url), width=width, dark=dark)
             for name in tab_names(page):
@@ -195,7 +195,7 @@ def pictures(folder: Path) -> None:
 
 def readme_pictures(targets: dict[str, Path]) -> None:
     """The README's pictures: the named tabs, each after a run, without the foot of the page."""
-    with _pages() as (browser, url):
+    with pages() as (browser, url):
         page = open_page(browser, url, Watch(url), width=SHOT_WIDTH)
         for name, target in targets.items():
             open_tab(page, name)

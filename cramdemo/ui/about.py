@@ -205,7 +205,12 @@ CSS = """
 .cd-limits dd { color: var(--cd-ink) !important; font-variant-numeric: tabular-nums; }
 .cd-about section > p { margin-top: 10px; max-width: 74ch; }
 @media (max-width: 760px) { .cd-how, .cd-pair { grid-template-columns: minmax(0, 1fr); } }
-@media (max-width: 640px) { .cd-about { gap: 32px; } .cd-how figure { padding: 10px; } }
+@media (max-width: 640px) {
+  .cd-about { gap: 32px; }
+  .cd-how figure { padding: 8px; }
+  .cd-how text { font-size: 15px; }
+  .cd-how .cd-p-small { font-size: 14px; }
+}
 """
 
 
@@ -217,7 +222,7 @@ def picture() -> str:
         for name in ("cd-p-tip", "cd-p-tip-warm")
     )
     return (
-        '<svg viewBox="0 0 424 420" role="img" aria-labelledby="cd-picture-title cd-picture-words">'
+        '<svg viewBox="12 0 412 418" role="img" aria-labelledby="cd-picture-title cd-picture-words">'
         f'<title id="cd-picture-title">{_PICTURE_TITLE}</title><desc id="cd-picture-words">{_PICTURE_WORDS}</desc>'
         f"<defs>{tips}</defs>{_training()}{_checking()}</svg>"
     )

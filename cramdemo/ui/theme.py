@@ -166,6 +166,8 @@ CSS = """
 .cd-count span:first-child { color: var(--cd-ink); }
 .cd-count abbr { text-decoration: underline dotted; text-underline-offset: 3px; }
 .cd-count[data-over="1"], .cd-count[data-over="1"] span { color: var(--cd-warm); font-weight: 600; }
+input[type="range"]::-webkit-slider-thumb { border: 2px solid var(--cd-accent); }
+input[type="range"]::-moz-range-thumb { border: 2px solid var(--cd-accent); }
 .dark input[type="range"] { --neutral-200: #3d433f; }
 .cd-chips { gap: 6px !important; align-items: center; flex-wrap: wrap !important; }
 .cd-chips > * { flex: 0 0 auto !important; min-width: 0 !important; width: auto !important; }
@@ -209,6 +211,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-space { gap: 8px !important; justify-content: flex-end; }
 .cd-space > * { flex: 0 0 auto !important; width: auto !important; }
 .cd-link { gap: 10px !important; align-items: center; }
+.cd-link button { padding: 6px 12px; }
 .cd-link > * { flex: 0 0 auto !important; width: auto !important; }
 
 .cd-panel, .cd-status, .cd-card {
@@ -220,7 +223,8 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-empty[hidden] { display: none; }
 
 .cd-flat [data-testid="status-tracker"] { display: none; }
-.cd-status { border-left: 4px solid var(--cd-line); }
+.cd-status { border-left: 4px solid var(--cd-line); min-height: 117px; display: flex; flex-direction: column;
+  justify-content: center; box-sizing: border-box; } /* room for figures before there are any: nothing shifts */
 .cd-status[data-state="running"], .cd-status[data-state="waiting"] { border-left-color: var(--cd-warm); }
 .cd-status[data-state="done"] { border-left-color: var(--cd-accent); }
 .cd-status[data-state="error"] { border-left-color: var(--cd-warm); background: var(--cd-warm-soft); }
@@ -233,7 +237,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-bar { height: 5px; border-radius: 3px; background: var(--cd-line); margin-top: 12px; overflow: hidden; }
 .cd-bar i { display: block; height: 100%; background: var(--cd-accent); transition: width .15s linear; }
 
-.cd-tokenview { position: relative; }
+.cd-tokenview { position: relative; min-height: 150px; }
 .cd-tokens, .cd-text {
   font: 16px/1.9 var(--cd-serif); color: var(--cd-ink); white-space: pre-wrap; overflow-wrap: anywhere;
   max-height: 300px; overflow-y: auto; margin-top: 6px !important; padding: 2px; border-radius: 4px; background: none;
@@ -253,7 +257,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   font-variant-numeric: tabular-nums; }
 
 .cd-chart .cd-title { font-size: 14px; color: var(--cd-ink); }
-.cd-aside { font-size: 12.5px; color: var(--cd-muted); line-height: 1.45; }
+.cd-aside { font-size: 12.5px; color: var(--cd-muted); line-height: 1.45; min-height: 1.45em; }
 .cd-stage { position: relative; margin-top: 6px; }
 .cd-stage .cd-empty { position: absolute; inset: 0; padding: 0; }
 .cd-plot { visibility: hidden; width: 100%; }
@@ -307,5 +311,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   .cd-top h1 { font-size: 25px; }
   .cd-figures { grid-template-columns: 1fr 1fr; }
   button[role="tab"] { padding-inline: 9px; }
+  .cd-status { min-height: 165px; }
+  .cd-tokenview { min-height: 238px; }
 }
 """
