@@ -27,7 +27,7 @@ HEADER = f"""
     <a href="{PAPER}" target="_blank" rel="noopener noreferrer">The paper: arXiv 2502.13063</a></p>
   </div>
 </header>
-<h2 class="cd-said">What to do here</h2>
+<h2 class="cd-unseen">What to do here</h2>
 """
 HEADER_SCRIPT = """
 element.addEventListener('click', event => {  // the address keeps its fragment, which may hold a text
@@ -250,7 +250,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   color: var(--cd-muted); text-decoration-skip-ink: none; }
 .cd-token.cd-active, .cd-token:hover { outline: 1.5px solid var(--cd-ink); outline-offset: 0; }
 .cd-solved { font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
-.cd-said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+.cd-said, .cd-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap; }
 .cd-tip { position: absolute; z-index: 5; pointer-events: none; padding: 4px 9px; border-radius: 6px;
   white-space: nowrap; background: var(--cd-ink); color: var(--cd-surface); font-size: 13px;
