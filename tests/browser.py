@@ -140,7 +140,7 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def run_open_tab(page: Page, seconds: float = RUN_SECONDS) -> bool:
-    """Press the start button of the open tab and wait until its status says that it is done; Stop after `seconds`.
+    """Start what the open tab can, for the first time, and wait until its status says done; Stop after `seconds`.
 
     Returns:
         Whether there is a start button.

@@ -112,7 +112,7 @@ GLOSSARY = (
         "K × width × 16 / log₂(vocabulary) tokens: what fits if every bit of 16-bit vectors held text.",
     ),
     ("capacity utilisation", "Token gain over theoretical capacity. In the paper 5 to 28 %."),
-    ("BOS", "The mark for the beginning of a text, which many models expect. Not used here, neither before nor after."),
+    ("BOS", "The mark for a text’s beginning, which many models know. Not used here unless a published recipe does."),
 )
 STEPS = (
     (
