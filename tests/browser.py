@@ -1,6 +1,7 @@
-"""A real page in a real browser, for the browser tests and the README's screenshot.
+"""A real page in a real browser, for the browser tests, for looking at every tab, and for the README's pictures.
 
-python -m tests.browser assets/screenshot.png
+python -m tests.browser FOLDER                                every tab: light, dark, at 390 px, before and after a run
+python -m tests.browser Compress=assets/screenshot.png ...    the README's: the named tabs after a run
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ COUNTED = """([characters, k]) => {
 }"""
 EASY_TEXT, EASY_NUM_MEM = "Once upon a time", 8
 SHOT_WIDTH, SHOT_HEIGHT, SHOT_BYTES = 1280, 1500, 300_000
+LOOKS = {"light": (1280, False), "dark": (1280, True), "phone": (390, False)}  # width, dark
+RUN_SECONDS = 120  # for a tab's run before it is stopped; an idle machine needs less than 60
+PANEL = "#tabs [role=tabpanel]:visible"
+START, STOP = f"{PANEL} :is(button[id$='-start'], #compress)", f"{PANEL} :is(button[id$='-stop'], #stop)"
+DONE = f"{PANEL} .cd-status:is([data-state=done], [data-state=error])"
+WORST = ("serious", "critical")  # of axe-core's four degrees
 
 
 def chromium_path() -> str | None:
@@ -114,24 +121,99 @@ def fill_form(page: Page, text: str, num_mem: int) -> None:
                 raise
 
 
-def screenshot(target: Path) -> None:
-    """The README's picture: a finished run on the real page."""
+def tab_names(page: Page) -> list[str]:
+    """Names of the page's tabs, from left to right."""
+    return page.get_by_role("tab").all_inner_texts()
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Choose a tab, and wait until what it shows is there."""
+    page.get_by_role("tab", name=name, exact=True).click()
+    page.wait_for_function(
+        """name => [...document.querySelectorAll('#tabs [role=tab]')].some(
+          tab => tab.innerText === name && tab.ariaSelected === 'true')
+          && [...document.querySelectorAll('#tabs [role=tabpanel]')].some(
+          panel => panel.offsetParent && panel.innerText.trim().length > 20)""",
+        arg=name,
+    )
+    page.evaluate("() => document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
+
+
+def run_open_tab(page: Page, seconds: float = RUN_SECONDS) -> bool:
+    """Start what the open tab can, for the first time, and wait until its status says done; Stop after `seconds`.
+
+    Returns:
+        Whether there is a start button.
+    """
+    if not page.locator(START).count():
+        return False
+    page.click(START)
+    try:
+        page.wait_for_selector(DONE, timeout=seconds * 1000)
+    except TimeoutError:
+        page.click(STOP)
+        page.wait_for_selector(DONE)
+    page.wait_for_timeout(1000)  # buttons come back, figures are drawn
+    return True
+
+
+def findings(page: Page) -> list[str]:
+    """What axe-core finds serious or critical on the page as it is: "rule: element", one a line."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{found['id']}: {node['target'][0]}: {'; '.join(check['message'] for check in node['any'] + node['all'])}"
+        for found in violations
+        if found["impact"] in WORST
+        for node in found["nodes"]
+    ]
+
+
+@contextmanager
+def pages() -> Iterator[tuple[Browser, str]]:
+    """A browser and the address of a page whose server's files are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="cramdemo-shot-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         with served() as url, chromium() as browser:
-            page = open_page(browser, url, Watch(url))
-            if len(sys.argv) > 2:  # a text that is already easy for the weights at hand
-                fill_form(page, sys.argv[2], int(sys.argv[3]))
-            page.click("#compress")
-            page.wait_for_selector("#card .cd-card")
-            page.wait_for_selector("#download")
-            page.wait_for_timeout(1000)
+            yield browser, url
+
+
+def pictures(folder: Path) -> None:
+    """Pictures of every tab, for looking at: NAME-LOOK-empty.png, and NAME-LOOK-done.png where it can be started."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with pages() as (browser, url):
+        for look, (width, dark) in LOOKS.items():
+            page = open_page(browser, url, Watch(url), width=width, dark=dark)
+            for name in tab_names(page):
+                open_tab(page, name)
+                page.screenshot(path=folder / f"{name.lower()}-{look}-empty.png", full_page=True)
+                if run_open_tab(page):
+                    page.screenshot(path=folder / f"{name.lower()}-{look}-done.png", full_page=True)
+            page.close()
+
+
+def readme_pictures(targets: dict[str, Path]) -> None:
+    """The README's pictures: the named tabs, each after a run, without the foot of the page."""
+    with pages() as (browser, url):
+        page = open_page(browser, url, Watch(url), width=SHOT_WIDTH)
+        for name, target in targets.items():
+            open_tab(page, name)
+            run_open_tab(page)
             page.set_viewport_size({"width": SHOT_WIDTH, "height": SHOT_HEIGHT})
+            page.evaluate("scrollTo(0, 0)")
             page.wait_for_timeout(500)
-            height = min(SHOT_HEIGHT, page.evaluate("document.querySelector('.cd-notes').getBoundingClientRect().top"))
+            height = min(SHOT_HEIGHT, page.evaluate("document.querySelector('.cd-foot').getBoundingClientRect().top"))
             page.screenshot(path=target, clip={"x": 0, "y": 0, "width": SHOT_WIDTH, "height": height})
-    assert target.stat().st_size < SHOT_BYTES, f"{target.stat().st_size:,} bytes; the README allows {SHOT_BYTES:,}"
+            size = target.stat().st_size
+            assert size < SHOT_BYTES, f"{target.name} has {size:,} bytes; the README allows {SHOT_BYTES:,}"
 
 
 if __name__ == "__main__":
-    screenshot(Path(sys.argv[1] if len(sys.argv) > 1 else "assets/screenshot.png"))
+    if not sys.argv[1:]:
+        sys.exit(__doc__)
+    elif "=" in sys.argv[1]:
+        pairs = (argument.split("=", 1) for argument in sys.argv[1:])
+        readme_pictures({name: Path(target) for name, target in pairs})
+    else:
+        pictures(Path(sys.argv[1]))

@@ -154,7 +154,8 @@ def test_every_flavour_has_a_front_matter_that_the_hub_takes(
 def test_a_space_holds_what_it_needs_and_nothing_else(hardware: str, checkout: Path, tmp_path: Path) -> None:
     written = write_space(tmp_path / "space", hardware)
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cramdemo").rglob("*.py")}
-    assets = {"cram-mini/encoder/config.json", "samples/samples.json", "screenshot.png"}
+    assets = {"cram-mini/encoder/config.json", "samples/samples.json"}
+    assets |= {"capture.webp", "screenshot.png"}  # shown by the README
     assets |= {f"paper/{path.name}" for path in (ROOT / "assets" / "paper").iterdir()}
     rest = {"app.py", "LICENSE", "README.md", "requirements.txt"}
     assert _files(tmp_path / "space") == code | {f"assets/{name}" for name in assets} | rest

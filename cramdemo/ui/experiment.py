@@ -164,7 +164,8 @@ def move_focus(old: str, new: str, show: str = "") -> str:
 
     On a narrow screen, where the live view lies below the form, also scroll to the element called `show`.
     """
-    scroll = f"document.getElementById('{show}')?.scrollIntoView({{block: 'start', behavior: 'smooth'}});"
+    motion = "matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth'"
+    scroll = f"document.getElementById('{show}')?.scrollIntoView({{block: 'start', behavior: {motion}}});"
     return (
         "() => { const at = document.activeElement; "
         f"if (!at || at === document.body || at.disabled || at.id === '{old}') "

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from cramdemo.settings import server_settings
-from cramdemo.ui import compress, decode
+from cramdemo.ui import about, compress, decode
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.chart import allow_plotly, head
 from cramdemo.ui.experiment import QUEUE
@@ -19,7 +19,7 @@ from cramdemo.ui.links import FRAGMENT_SCRIPT
 from cramdemo.ui.login import login_is_on
 from cramdemo.ui.offer import offered
 from cramdemo.ui.shelf import STOPS, warm_up
-from cramdemo.ui.theme import CSS, HEADER, NOTES, theme
+from cramdemo.ui.theme import CALM, CSS, FOOT, HEADER, HEADER_SCRIPT, theme
 from cramdemo.ui.zero import ON_ZERO
 
 TITLE = "cramdemo: cram a text into the input vectors of a frozen language model"
@@ -27,8 +27,8 @@ AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own
 CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
-    "css": CSS,
-    "head": head(),
+    "css": CSS + about.CSS,
+    "head": head() + CALM,
     "max_file_size": MAX_UPLOAD_BYTES,
     "show_error": False,  # unexpected errors would show paths; expected ones have sentences of their own
     "run_history": False,  # it would keep visitors' texts in their browsers
@@ -47,14 +47,16 @@ def build() -> gr.Blocks:
     allow_plotly()
     warm_up()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
-        gr.HTML(HEADER, apply_default_css=False, elem_classes="cd-flat")
+        gr.HTML(HEADER, js_on_load=HEADER_SCRIPT, apply_default_css=False, elem_classes="cd-flat")
         _space_buttons()
-        with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Compress", id="compress"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:  # none hides in a menu
+            with gr.Tab("Compress", id="compress", elem_id="tab-compress"):
                 first = compress.tab(AT_A_TIME)
-            with gr.Tab("Decode", id="decode"):
+            with gr.Tab("Decode", id="decode", elem_id="tab-decode"):
                 file, decode_on = decode.tab(AT_A_TIME, QUEUE)
-        gr.HTML(NOTES, apply_default_css=False, elem_classes="cd-flat")
+            with gr.Tab("About", id="about", elem_id="tab-about"):
+                about.tab(AT_A_TIME, kept_hours=sum(CACHE_SECONDS) // 3600)
+        gr.HTML(FOOT, apply_default_css=False, elem_classes="cd-flat")
         _connect_decode_it(first, tabs, file, decode_on)
         _connect_load(page, first)
         page.unload(_forget)

@@ -9,6 +9,10 @@ SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sa
 MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace")
 
 HEADER = f"""
+<nav class="cd-skip" aria-label="Skip">
+  <a href="#tabs" data-to="tab">Skip to the tabs</a>
+  <a href="#tabs" data-to="tabpanel">Skip to what the open tab shows</a>
+</nav>
 <header class="cd-top">
   <svg viewBox="0 0 56 40" width="56" height="40" aria-hidden="true">
     <g class="cd-lines"><path d="M2 6h22M2 15h18M2 24h22M2 33h12"/></g>
@@ -23,23 +27,33 @@ HEADER = f"""
     <a href="{PAPER}" target="_blank" rel="noopener noreferrer">The paper: arXiv 2502.13063</a></p>
   </div>
 </header>
+<h2 class="cd-unseen">What to do here</h2>
+"""
+HEADER_SCRIPT = """
+element.addEventListener('click', event => {  // the address keeps its fragment, which may hold a text
+  const to = event.target.closest('.cd-skip a')?.dataset.to;
+  if (!to) { return; }
+  event.preventDefault();
+  const all = [...document.querySelectorAll(`#tabs [role=${to}]`)];
+  const at = all.find(node => to === 'tab' ? node.ariaSelected === 'true' : node.offsetParent);
+  if (to === 'tabpanel') { at.tabIndex = -1; }
+  at.focus();
+});
 """
 
-NOTES = f"""
-<section class="cd-notes" aria-label="Good to know">
-  <div><h2>What happens</h2><p>The model’s weights never change. K vectors are put in front of it and trained until it
-  writes your text from them alone. That counts only once it has been decoded: the file’s bytes are read back and all
-  N tokens compared.</p></div>
-  <div><h2>About cram-mini</h2><p>It is trained to read memory vectors, so that a small model shows what large ones do
-  untrained: a single vector of Llama-3.1-8B can hold 1,568 tokens. Runs on cram-mini begin at the vectors of a trained
-  encoder, unless Advanced says otherwise. Figures for the paper’s models are
-  <a href="{PAPER}" target="_blank" rel="noopener noreferrer">the paper’s</a>.</p></div>
-  <div><h2>What it is not</h2><p>Not a way to save bytes, and not understanding: the vectors give the text back, they do
-  not carry its meaning for other tasks.</p></div>
-  <div><h2>Your text</h2><p>It is kept in no log, and the file holds none of it in the clear. But whoever has the model
-  can decode the vectors: share them as you would share the text.</p></div>
+FOOT = """
+<section class="cd-foot" aria-label="Good to know">
+  <p>This is not a way to save bytes, and not understanding: the vectors give the text back, they do not carry its
+  meaning for other tasks. Whoever has the model can decode them: share them as you would share the text.</p>
 </section>
 """
+
+# In the head, since gradio scopes what stands in a style sheet's @media to the inside of the page. Not "none": what
+# waits for the end of an animation must see one.
+CALM = """<style>@media (prefers-reduced-motion: reduce) {
+  *, *::before, *::after { transition-duration: .01ms !important; animation-duration: .01ms !important;
+    animation-iteration-count: 1 !important; scroll-behavior: auto !important; }
+}</style>"""
 
 
 def theme() -> gr.themes.Base:
@@ -124,7 +138,8 @@ CSS = """
   --cd-blue: #8ab4f8; --cd-violet: #d0a5ee;
 }
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; color: var(--cd-ink); }
-.gradio-container :focus-visible { outline: 2px solid var(--cd-accent) !important; outline-offset: 2px; }
+.gradio-container.gradio-container :focus-visible { outline: 2px solid var(--cd-accent) !important;
+  outline-offset: 2px; }
 .gradio-container button[role="tab"][aria-selected="true"] { color: var(--cd-accent); font-weight: 600; }
 .gradio-container button[role="tab"][aria-selected="true"]::after { background: var(--cd-accent); }
 .cd-flat, .cd-flat .html-container { padding: 0 !important; border: 0 !important; background: none !important;
@@ -133,11 +148,16 @@ CSS = """
 .cd-columns { gap: 24px !important; align-items: flex-start; }
 .cd-left, .cd-right { gap: 14px !important; }
 
+.cd-skip { position: relative; z-index: 20; }
+.cd-skip a { position: absolute; top: 4px; left: 0; padding: 8px 14px; border-radius: 8px; font-size: 14.5px;
+  background: var(--cd-ink); color: var(--cd-surface); text-decoration: none; }
+.cd-skip a:not(:focus) { width: 1px; height: 1px; padding: 0; overflow: hidden; clip-path: inset(50%);
+  white-space: nowrap; }
 .cd-top { display: flex; gap: 18px; align-items: center; padding: 14px 0 6px; }
 .cd-top svg { flex: none; }
 .cd-top h1 { font: 600 30px/1.1 var(--cd-serif); letter-spacing: -0.01em; color: var(--cd-ink); }
 .cd-top p { margin-top: 4px; max-width: 74ch; font-size: 15.5px; line-height: 1.45; color: var(--cd-muted); }
-.cd-top a, .cd-notes a { color: var(--cd-accent); text-decoration: underline; text-underline-offset: 2px; }
+.cd-top a { color: var(--cd-accent); text-decoration: underline; text-underline-offset: 2px; }
 .cd-lines path { stroke: var(--cd-muted); stroke-width: 3; stroke-linecap: round; fill: none; }
 .cd-arrow { stroke: var(--cd-warm); stroke-width: 2.4; stroke-linecap: round; stroke-linejoin: round; fill: none; }
 .cd-cells rect { fill: var(--cd-accent); rx: 1.5px; }
@@ -146,6 +166,8 @@ CSS = """
 .cd-count span:first-child { color: var(--cd-ink); }
 .cd-count abbr { text-decoration: underline dotted; text-underline-offset: 3px; }
 .cd-count[data-over="1"], .cd-count[data-over="1"] span { color: var(--cd-warm); font-weight: 600; }
+input[type="range"]::-webkit-slider-thumb { border: 2px solid var(--cd-accent); }
+input[type="range"]::-moz-range-thumb { border: 2px solid var(--cd-accent); }
 .dark input[type="range"] { --neutral-200: #3d433f; }
 .cd-chips { gap: 6px !important; align-items: center; flex-wrap: wrap !important; }
 .cd-chips > * { flex: 0 0 auto !important; min-width: 0 !important; width: auto !important; }
@@ -189,6 +211,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-space { gap: 8px !important; justify-content: flex-end; }
 .cd-space > * { flex: 0 0 auto !important; width: auto !important; }
 .cd-link { gap: 10px !important; align-items: center; }
+.cd-link button { padding: 6px 12px; }
 .cd-link > * { flex: 0 0 auto !important; width: auto !important; }
 
 .cd-panel, .cd-status, .cd-card {
@@ -200,7 +223,8 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-empty[hidden] { display: none; }
 
 .cd-flat [data-testid="status-tracker"] { display: none; }
-.cd-status { border-left: 4px solid var(--cd-line); }
+.cd-status { border-left: 4px solid var(--cd-line); min-height: 117px; display: flex; flex-direction: column;
+  justify-content: center; box-sizing: border-box; } /* room for figures before there are any: nothing shifts */
 .cd-status[data-state="running"], .cd-status[data-state="waiting"] { border-left-color: var(--cd-warm); }
 .cd-status[data-state="done"] { border-left-color: var(--cd-accent); }
 .cd-status[data-state="error"] { border-left-color: var(--cd-warm); background: var(--cd-warm-soft); }
@@ -213,7 +237,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-bar { height: 5px; border-radius: 3px; background: var(--cd-line); margin-top: 12px; overflow: hidden; }
 .cd-bar i { display: block; height: 100%; background: var(--cd-accent); transition: width .15s linear; }
 
-.cd-tokenview { position: relative; }
+.cd-tokenview { position: relative; min-height: 150px; }
 .cd-tokens, .cd-text {
   font: 16px/1.9 var(--cd-serif); color: var(--cd-ink); white-space: pre-wrap; overflow-wrap: anywhere;
   max-height: 300px; overflow-y: auto; margin-top: 6px !important; padding: 2px; border-radius: 4px; background: none;
@@ -226,14 +250,14 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   color: var(--cd-muted); text-decoration-skip-ink: none; }
 .cd-token.cd-active, .cd-token:hover { outline: 1.5px solid var(--cd-ink); outline-offset: 0; }
 .cd-solved { font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
-.cd-said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+.cd-said, .cd-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap; }
 .cd-tip { position: absolute; z-index: 5; pointer-events: none; padding: 4px 9px; border-radius: 6px;
   white-space: nowrap; background: var(--cd-ink); color: var(--cd-surface); font-size: 13px;
   font-variant-numeric: tabular-nums; }
 
 .cd-chart .cd-title { font-size: 14px; color: var(--cd-ink); }
-.cd-aside { font-size: 12.5px; color: var(--cd-muted); line-height: 1.45; }
+.cd-aside { font-size: 12.5px; color: var(--cd-muted); line-height: 1.45; min-height: 1.45em; }
 .cd-stage { position: relative; margin-top: 6px; }
 .cd-stage .cd-empty { position: absolute; inset: 0; padding: 0; }
 .cd-plot { visibility: hidden; width: 100%; }
@@ -279,15 +303,15 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-copy { font-size: 13px; padding: 2px 10px; border: 1px solid var(--cd-line); border-radius: 6px;
   color: var(--cd-ink); background: var(--cd-sunk); cursor: pointer; }
 
-.cd-notes { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 18px 28px;
-  padding: 22px 0 8px; border-top: 1px solid var(--cd-line); margin-top: 10px; }
-.cd-notes h2 { font: 600 16px/1.3 var(--cd-serif); color: var(--cd-ink); }
-.cd-notes p { margin-top: 4px; font-size: 13.5px; line-height: 1.55; color: var(--cd-muted); }
+.cd-foot { padding: 18px 0 4px; border-top: 1px solid var(--cd-line); margin-top: 6px; }
+.cd-foot p { font-size: 13.5px; line-height: 1.55; color: var(--cd-muted); max-width: 100ch; }
 @media (max-width: 640px) {
   .cd-top { align-items: flex-start; gap: 12px; }
   .cd-top svg { width: 40px; }
   .cd-top h1 { font-size: 25px; }
   .cd-figures { grid-template-columns: 1fr 1fr; }
+  button[role="tab"] { padding-inline: 9px; }
+  .cd-status { min-height: 165px; }
+  .cd-tokenview { min-height: 238px; }
 }
-@media (prefers-reduced-motion: reduce) { .cd-bar i, .cd-token { transition: none; } }
 """

@@ -1,0 +1,63 @@
+"""The About tab in headless Chromium: what a visitor sees and can take along."""
+
+from __future__ import annotations
+
+import pytest
+
+from cramdemo.ui.about import BIBTEX, GLOSSARY, PYTHON
+from tests.browser import Watch, chromium, chromium_path, open_page, open_tab, served
+
+pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+BRIGHTNESS = """name => {
+  const found = getComputedStyle(document.querySelector(name)).fill.match(/[0-9]+/g).map(Number);
+  return (found[0] + found[1] + found[2]) / 3;
+}"""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        with served() as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def watch(url):
+    """Fails the test if the page complained on the console or asked the outside world."""
+    found = Watch(url)
+    yield found
+    assert found.complaints == []
+    assert found.outside == []
+
+
+def test_one_picture_the_words_and_code_to_copy(url, browser, watch):
+    page = open_page(browser, url, watch)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    open_tab(page, "About")
+    assert page.get_by_role("img", name="How a text is crammed and decoded").is_visible()
+    assert page.evaluate(BRIGHTNESS, ".cd-p-head") < 100
+    assert page.locator(".cd-words dt").count() == len(GLOSSARY)
+    for label, code in (("Copy the BibTeX", BIBTEX), ("Copy the Python", PYTHON)):
+        button = page.get_by_role("button", name=label)
+        button.click()
+        page.wait_for_function("button => button.textContent === 'Copied'", arg=button.element_handle())
+        assert page.evaluate("navigator.clipboard.readText()") == code
+    assert f"{url.rstrip('/')}/gradio_api/" in page.inner_text("#about")
+    page.close()
+
+
+def test_it_fits_a_phone_in_the_dark(url, browser, watch):
+    page = open_page(browser, url, watch, width=390, dark=True)
+    open_tab(page, "About")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate(BRIGHTNESS, ".cd-p-head") > 150
+    box = page.get_by_role("img", name="How a text is crammed and decoded").bounding_box()
+    assert box is not None and box["width"] > 280
+    page.close()
