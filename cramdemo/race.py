@@ -108,8 +108,11 @@ class Race:
 
     @property
     def winner(self) -> Lane | None:
-        """The lossless lane that has spent the fewest FLOPs."""
-        return min((lane for lane in self.lanes if lane.lossless), key=lambda lane: lane.flops, default=None)
+        """The lossless lane that has spent the fewest FLOPs, once no other can still come in before it."""
+        first = min((lane for lane in self.lanes if lane.lossless), key=lambda lane: lane.flops, default=None)
+        if first is None or any(lane.flops < first.flops for lane in self.lanes if not lane.ended):
+            return None
+        return first
 
 
 def race(
@@ -161,7 +164,9 @@ class _Race:
                 ended = "stopped" if stop() else "seconds" if time.perf_counter() - started >= MOST_SECONDS else ""
                 self.halted = bool(ended)
             yield self._state(started)
-        yield dataclasses.replace(self._state(started, ended or "finished"), **self._seed_of_it())
+        alone, optimised = self._seed_of_it()
+        last = self._state(started, ended or "finished")
+        yield dataclasses.replace(last, alone=alone, optimised=optimised)
 
     def _state(self, started: float, ended: str = "") -> Race:
         seconds = time.perf_counter() - started
@@ -236,11 +241,9 @@ class _Race:
             lossless=result.lossless,
         )
 
-    def _config(self, key: str, steps: int, **changes: object) -> CramConfig:
+    def _config(self, key: str, steps: int) -> CramConfig:
         init = "encoder" if key == ENCODER else "embedding"
-        return CramConfig.for_model(
-            self.lm, num_mem=NUM_MEM, steps=steps, seed=self.seed, init=init, **changes
-        )
+        return CramConfig.for_model(self.lm, num_mem=NUM_MEM, steps=steps, seed=self.seed, init=init)
 
     def _measured(self) -> int:
         """FLOPs for each lane, from the seconds that a FLOP takes in each.
@@ -269,7 +272,7 @@ class _Race:
 
     def _our_pace(self) -> float:
         """Seconds a FLOP of our engine on the whole text, from a run that stands still."""
-        config = self._config(OURS, CramConfig.steps, learning_rate=STILL, growth=0)
+        config = dataclasses.replace(self._config(OURS, CramConfig.steps), learning_rate=STILL, growth=0)
         reports = []
         for item in cram(self.lm, self.ids, config):
             if isinstance(item, Progress):
@@ -281,14 +284,14 @@ class _Race:
             return last.seconds / last.flops
         return (last.seconds - first.seconds) / (last.flops - first.flops)
 
-    def _seed_of_it(self) -> dict[str, Written]:
-        """What the encoder's vectors decode to as they come, and optimised; nothing without an encoder."""
+    def _seed_of_it(self) -> tuple[Written | None, Written | None]:
+        """What the encoder's vectors decode to as they come, and optimised; None without an encoder."""
         if self.vectors is None:
-            return {}
+            return None, None
         with torch.no_grad():
             encoded = self.lm.encode(torch.tensor([self.ids], device=self.lm.device), NUM_MEM)[0].cpu()
         alone = dataclasses.replace(self.vectors, mem=encoded)
-        return {"alone": written(self.lm, alone, self.ids), "optimised": written(self.lm, self.vectors, self.ids)}
+        return written(self.lm, alone, self.ids), written(self.lm, self.vectors, self.ids)
 
 
 def _at_pass(lane: Lane, found: Found, recipe: Recipe, num_tokens: int) -> Lane:

@@ -87,7 +87,7 @@ WARM_PASSES = 5  # before passes are timed
 
 
 def progressive_for(lm: FrozenLM) -> Recipe:
-    """Progressive cramming with its learning rate as published by family: Pythia is GPT-NeoX, others of Llama's type."""
+    """Progressive cramming at its published learning rate: Pythia is GPT-NeoX, the others are of the Llama type."""
     neox = getattr(lm.model.config, "model_type", "") == "gpt_neox"
     return dataclasses.replace(PROGRESSIVE, learning_rate=PROGRESSIVE_NEOX_LEARNING_RATE) if neox else PROGRESSIVE
 
