@@ -185,7 +185,7 @@ class _Race:
         return self._published(key) if key in self.recipes else self._ours(key)
 
     def _published(self, key: str) -> Iterator[Lane]:
-        """A recipe as published, pass by pass."""
+        """A recipe as published, pass by pass, with enough left for decoding twice, as ours has."""
         recipe, lane = self.recipes[key], self.lanes[key]
         passes = recipe_passes(
             self.lm.for_steps(),
@@ -193,7 +193,7 @@ class _Race:
             recipe,
             num_mem=NUM_MEM,
             seed=self.seed,
-            max_flops=self.budget,
+            max_flops=self.budget - 2 * self.lm.flops.forward(NUM_MEM + len(self.ids) - 1, len(self.ids)),
         )
         for (found,) in passes:
             lane = _at_pass(lane, found, recipe, len(self.ids))

@@ -38,8 +38,9 @@ from cramdemo.ui.shelf import SHELF, Loading
 
 TASK = "race"
 EXAMPLE = (
-    "The ferry left at dawn with two goats, a piano and a man who would not give his name. By noon the wind had "
-    "turned, the goats were asleep, and the man was playing a slow song for the sea."
+    "It was late when we came to the village. The lamps were out, the dogs were asleep, and only the river was still "
+    "talking to itself. Nobody had told us where the inn was, and nobody would. We sat down by the bridge and waited "
+    "for the day."
 )
 PAPER_LINK = "https://arxiv.org/abs/2502.13063"
 PAPER_CODE = "https://github.com/yurakuratov/hidden_capacity"
@@ -60,9 +61,10 @@ NO_BET, NOBODY = "", "nobody"
 PLACES = ("1st", "2nd", "3rd", "4th")
 GIGA = 1e9
 IDLE = (
-    f"Ready. The race takes about {RACE_SECONDS:.0f} seconds, a little less if all are done sooner; Stop ends it for "
-    "all and keeps what is there."
+    f"Ready. The race takes at most about {RACE_SECONDS:.0f} seconds, and is over sooner if all are lossless. Stop "
+    "ends it for all and keeps what is there."
 )
+CHART_HEIGHT = 330
 CHART_TITLE = "Tokens right against FLOPs spent"
 CHART_EMPTY = (
     "One curve a recipe will be drawn here: the share of the text’s tokens that the model gets right, against the "
@@ -102,14 +104,20 @@ CSS = """
 .race-lane[data-key="progressive"] { --race-colour: var(--cd-violet); }
 .race-lane[data-key="ours"] { --race-colour: var(--cd-blue); }
 .race-lane[data-key="encoder"] { --race-colour: var(--cd-accent); }
-.race-line { grid-column: 1 / -1; font-size: 12.5px; line-height: 1.5; color: var(--cd-muted); min-height: 38px; }
+.race-line { grid-column: 1 / -1; font-size: 12.5px; line-height: 1.5; color: var(--cd-muted); min-height: 19px; }
 .race-line b { color: var(--cd-ink); font-weight: 600; }
 .race-panel .cd-aside { margin-top: 10px; }
-.race-verdict { min-height: 132px; }
+#race-status .cd-status { min-height: 118px; }
+.race-verdict { min-height: 204px; }
+.race-verdict ul { margin: 8px 0 0; padding: 0; list-style: none; font-size: 13.5px; line-height: 1.6;
+  color: var(--cd-muted); font-variant-numeric: tabular-nums; }
+.race-verdict li b { color: var(--cd-ink); font-weight: 600; }
+#race-curves .cd-aside { min-height: 18px; }
+#race-curves h3 { min-height: 25px; }
 .race-fair ul { margin: 8px 0 0; padding-left: 18px; display: grid; gap: 6px; font-size: 13px; line-height: 1.5;
   color: var(--cd-muted); list-style: disc; }
 .race-fair a { color: var(--cd-accent); text-decoration: underline; text-underline-offset: 2px; }
-.race-seed { min-height: 250px; }
+.race-seed { min-height: 322px; }
 .race-seed .cd-title { font-size: 14px; color: var(--cd-ink); }
 .race-two { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 14px 22px;
   margin-top: 10px; }
@@ -121,6 +129,16 @@ CSS = """
 .race-text mark small { display: inline-block; margin-right: 3px; padding: 0 4px; border-radius: 4px;
   font: 600 10.5px/1.5 ui-sans-serif, system-ui, sans-serif; letter-spacing: .03em; text-decoration: none;
   background: var(--cd-warm-soft); color: var(--cd-warm); }
+@media (max-width: 720px) {
+  #race-status .cd-status { min-height: 168px; }
+  .race-name, .race-count { font-size: 13.5px; }
+  .race-line { min-height: 38px; }
+  .race-about { display: none; }
+  .race-verdict { min-height: 330px; }
+  #race-curves .cd-aside { min-height: 36px; }
+  #race-curves h3 { min-height: 60px; }
+  .race-seed { min-height: 600px; }
+}
 """
 
 
@@ -240,13 +258,12 @@ def _lane_words(lane: Lane, num_tokens: int, place: str) -> str:
     if lane.lossless:
         return f"<b>LOSSLESS, {place}</b> · {spent} · {plural(lane.steps, 'step')}"
     if lane.ended:
-        return (
-            f"<b>Stopped at {lane.steps:,} of {plural(lane.most_steps, 'step')}</b> · {spent} · greedy decoding gives "
-            f"{lane.decoded} of {plural(num_tokens, 'token')}"
-        )
+        decoded = f"decodes to {lane.decoded} of {num_tokens}"
+        return f"<b>Stopped at {lane.steps:,} of {plural(lane.most_steps, 'step')}</b> · {spent} · {decoded}"
     if not lane.flops:
         return ABOUT[lane.key]
-    return f"{ABOUT[lane.key]} · step {lane.steps:,} of {lane.most_steps:,} · {spent}"
+    about = f'<span class="race-about">{ABOUT[lane.key]} · </span>'
+    return f"{about}step {lane.steps:,} of {lane.most_steps:,} · {spent}"
 
 
 def verdict_html(watched: Watched | None) -> str:
@@ -264,11 +281,11 @@ def verdict_html(watched: Watched | None) -> str:
         claim = f"{NAMES[winner.key]}: lossless first, after {_giga(winner.flops)} GFLOPs."
     else:
         claim = f"Nobody was lossless within {_giga(max(lane.flops for lane in state.lanes))} GFLOPs."
-    others = " ".join(_beside(lane, winner, state.num_tokens) for lane in state.lanes if lane is not winner)
+    others = "".join(_beside(lane, winner, state.num_tokens) for lane in state.lanes if lane is not winner)
     return (
         f'<section class="cd-card race-verdict" data-kind="{kind}" aria-label="Verdict"><header>'
         f'<span class="cd-badge">{_bet_badge(watched)}</span><p class="cd-claim" role="status">{claim}</p></header>'
-        f'<p class="cd-proof">{_bet_sentence(watched)} {others}</p></section>'
+        f'<p class="cd-proof">{_bet_sentence(watched)}</p><ul>{others}</ul></section>'
     )
 
 
@@ -290,19 +307,20 @@ def _bet_badge(watched: Watched) -> str:
 
 def _bet_sentence(watched: Watched) -> str:
     if not watched.bet:
-        return ""
-    sentence = {True: "and you were right", False: "and you were wrong", None: "and it was stopped undecided"}
-    return f"You bet on {_bet_words(watched.bet)}, {sentence[_bet_won(watched)]}."
+        return "Next time, bet on one before the start."
+    ends = {True: "and you were right", False: "and you were wrong", None: "and it was stopped before that was decided"}
+    return f"You bet on “{_bet_words(watched.bet)}”, {ends[_bet_won(watched)]}."
 
 
 def _beside(lane: Lane, winner: Lane | None, num_tokens: int) -> str:
-    """One sentence on a recipe that did not win."""
-    name = NAMES[lane.key]
+    """A line on a recipe that did not win."""
     if lane.lossless and winner:
-        return f"{name}: lossless too, with {lane.flops / winner.flops:.1f} times the FLOPs."
-    if not lane.ended:
-        return f"{name}: still running."
-    return f"{name}: stopped at {lane.steps:,} of {lane.most_steps:,} steps, {lane.decoded} of {num_tokens} decoded."
+        words = f"lossless too, for {lane.flops / winner.flops:.1f} times the FLOPs"
+    elif lane.ended:
+        words = f"stopped at {lane.steps:,} of {lane.most_steps:,} steps, {lane.decoded} of {num_tokens} decoded"
+    else:
+        words = "still running"
+    return f"<li><b>{NAMES[lane.key]}</b>: {words}</li>"
 
 
 def curves_value(state: Race) -> dict[str, str]:
@@ -324,7 +342,7 @@ def _figure(state: Race) -> str:
     traces.append(
         dots(
             "lossless",
-            4,
+            marker={"color": "--cd-ink", "symbol": "star", "size": 12},
             x=[round(lane.flops / GIGA, 3) for lane in done],
             y=[1.0 for _ in done],
             text=[NAMES[lane.key] for lane in done],
@@ -334,7 +352,7 @@ def _figure(state: Race) -> str:
     )
     layout = {
         "xaxis": axis("GFLOPs spent by each recipe", rangemode="tozero"),
-        "yaxis": axis("tokens right, teacher-forced", range=[0, 1.05], tickformat=".0%"),
+        "yaxis": axis("tokens right, teacher-forced", range=[0, 1.06], dtick=0.25, tickformat=".0%"),
     }
     aside = (
         f"Accuracy at each step, of all {plural(state.num_tokens, 'token')}; what is not trained yet counts as wrong."
@@ -345,13 +363,7 @@ def _figure(state: Race) -> str:
 def _finding(state: Race) -> str:
     """The chart's title."""
     winner = state.winner
-    if winner is None:
-        return CHART_TITLE
-    slower = [lane.flops / winner.flops for lane in state.lanes if lane.lossless and lane is not winner]
-    if not state.ended or not slower:
-        return f"{NAMES[winner.key]}: lossless first, after {_giga(winner.flops)} GFLOPs"
-    most = max(slower)
-    return f"{NAMES[winner.key]}: lossless first; the slowest that was lossless took {most:.1f} times the FLOPs"
+    return f"{NAMES[winner.key]}: all tokens right after {_giga(winner.flops)} GFLOPs" if winner else CHART_TITLE
 
 
 def seed_html(state: Race | None) -> str:
@@ -361,9 +373,10 @@ def seed_html(state: Race | None) -> str:
             f'<div class="cd-panel race-seed"><h3>×10 against ×1500</h3><p class="cd-empty">{_no_seed(state)}</p></div>'
         )
     alone, optimised = state.alone, state.optimised
+    count = state.num_tokens
     title = (
-        f"The encoder alone gives back the first {alone.prefix} of {plural(state.num_tokens, 'token')}; optimised, "
-        f"its vector gives {'all' if optimised.prefix == state.num_tokens else f'the first {optimised.prefix}'}"
+        f"The encoder’s vector gives back {_leading_tokens(alone.prefix, count)} of {plural(count, 'token')}; "
+        f"optimised, {_leading_tokens(optimised.prefix, count)}"
     )
     return (
         f'<section class="cd-panel race-seed" aria-label="Encoder against optimiser"><h3><span class="cd-title">{title}'
@@ -373,11 +386,15 @@ def seed_html(state: Race | None) -> str:
     )
 
 
+def _leading_tokens(prefix: int, count: int) -> str:
+    return "all" if prefix == count else f"the first {prefix}" if prefix else "none"
+
+
 _SEED_ASIDE = (
-    "Greedy decoding from one vector each. An encoder makes its vector in a single pass: such methods compress about "
-    "10 tokens into one vector (×10). Optimising that vector for the one text is what reached ×1500 with Llama-3.1-8B "
-    "(arXiv 2502.13063): the room was there, the encoder did not find it. After a wrong token the model goes on from "
-    "its own words."
+    "What the model writes by greedy decoding from one vector; after a wrong token it goes on from its own words. An "
+    "encoder makes its vector in one pass, and such methods reach about 10 tokens a vector (×10). Optimising the "
+    "vector for the one text reached about ×1500 with Llama-3.1-8B (arXiv 2502.13063): the room is there, the encoder "
+    "does not find it."
 )
 
 
@@ -444,7 +461,7 @@ def tab(queue_limit: int | None) -> None:
             parts.status.render()  # type: ignore[no-untyped-call]
             lanes = _html(lanes_html(None), "race-lanes")
             verdict = _html(verdict_html(None), "race-verdict")
-            curves = chart("race-curves", CHART_TITLE, CHART_EMPTY)
+            curves = chart("race-curves", CHART_TITLE, CHART_EMPTY, height=CHART_HEIGHT)
             two = _html(seed_html(None), "race-two")
     experiment = Experiment(
         TASK,
