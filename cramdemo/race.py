@@ -22,7 +22,7 @@ from cramdemo.bench.recipes import CRAMMING, Found, Recipe, progressive_for, rec
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, Progress, check_length, cram
 from cramdemo.decode import decode_tokens, greedy_prefix
-from cramdemo.errors import TextError, plural
+from cramdemo.errors import ModelError, TextError, plural
 from cramdemo.models import FrozenLM
 from cramdemo.vectors import MemVectors
 
@@ -154,7 +154,10 @@ class _Race:
         """The generator behind `race`."""
         started = time.perf_counter()
         yield self._state(started)
-        self.budget = self._measured()
+        try:
+            self.budget = self._measured()
+        except torch.OutOfMemoryError as error:
+            raise ModelError(_NO_MEMORY.format(model=self.lm.name)) from error
         running = {key: self._runs(key) for key in self.lanes}
         ended = ""
         while running:
@@ -292,6 +295,9 @@ class _Race:
             encoded = self.lm.encode(torch.tensor([self.ids], device=self.lm.device), NUM_MEM)[0].cpu()
         alone = dataclasses.replace(self.vectors, mem=encoded)
         return written(self.lm, alone, self.ids), written(self.lm, self.vectors, self.ids)
+
+
+_NO_MEMORY = "There is not enough memory for one step of a race on {model}. Shorten the text, or pick a smaller model."
 
 
 def _at_pass(lane: Lane, found: Found, recipe: Recipe, num_tokens: int) -> Lane:

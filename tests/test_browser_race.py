@@ -90,7 +90,7 @@ def test_a_bet_is_won_by_keyboard_and_nothing_moves(
     assert "LOSSLESS, 1st" in lanes
     assert page.inner_text(".race-two > div:last-child .race-text") == TEXT
     page.wait_for_function(f"{POINTS} > 5")
-    assert page.inner_text("#race-curves .cd-title").startswith("Ours, encoder start: all tokens right after")
+    assert page.inner_text("#race-curves .cd-title").startswith("Ours, encoder start: lossless first, after")
     assert abs(page.evaluate(TOP) - before) < 1
     page.wait_for_function("document.activeElement.id === 'race-start'")
     with page.expect_download() as caught:

@@ -14,7 +14,7 @@ from cramdemo import CramConfig, run_cram
 from cramdemo import race as module
 from cramdemo.bench.recipes import CRAMMING, run_recipe
 from cramdemo.decode import greedy_prefix
-from cramdemo.errors import TextError
+from cramdemo.errors import ModelError, TextError
 from cramdemo.models import FrozenLM
 from cramdemo.race import ENCODER, KEYS, OURS, PAPER, PROGRESSIVE, Lane, Race, Written, race, written
 
@@ -173,6 +173,15 @@ def test_nobody_has_won_while_a_cheaper_lane_still_runs() -> None:
     assert Race(3, (done, Lane(OURS, flops=10))).winner == done
     cheaper = Lane(ENCODER, flops=9, ended=True, lossless=True)
     assert Race(3, (done, cheaper)).winner == cheaper
+
+
+def test_without_memory_for_a_step_a_sentence_says_so(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> float:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(module, "seconds_a_pass", full)
+    with pytest.raises(ModelError, match="not enough memory for one step of a race"):
+        list(race(tiny_lm, TEXT))
 
 
 @pytest.mark.parametrize("text", ["", "The old sea, tired. " * 40])

@@ -133,7 +133,7 @@ CSS = """
   #race-status .cd-status { min-height: 168px; }
   .race-name, .race-count { font-size: 13.5px; }
   .race-line { min-height: 38px; }
-  .race-about { display: none; }
+  .race-about, .race-unit { display: none; }
   .race-verdict { min-height: 330px; }
   #race-curves .cd-aside { min-height: 36px; }
   #race-curves h3 { min-height: 60px; }
@@ -243,7 +243,7 @@ def lanes_html(state: Race | None) -> str:
 def _lane_html(lane: Lane, num_tokens: int, place: str) -> str:
     name, share = NAMES[lane.key], 100 * lane.solved / num_tokens if num_tokens else 0
     unit = "in a row" if lane.key == PROGRESSIVE else "solved"
-    count = f"{lane.solved} of {num_tokens} {unit}" if num_tokens else ""
+    count = f'{lane.solved} of {num_tokens} <span class="race-unit">{unit}</span>' if num_tokens else ""
     return (
         f'<div class="race-lane" data-key="{lane.key}"><span class="race-name">{name}</span>'
         f'<span class="race-count">{count}</span>'
@@ -363,7 +363,7 @@ def _figure(state: Race) -> str:
 def _finding(state: Race) -> str:
     """The chart's title."""
     winner = state.winner
-    return f"{NAMES[winner.key]}: all tokens right after {_giga(winner.flops)} GFLOPs" if winner else CHART_TITLE
+    return f"{NAMES[winner.key]}: lossless first, after {_giga(winner.flops)} GFLOPs" if winner else CHART_TITLE
 
 
 def seed_html(state: Race | None) -> str:
@@ -407,6 +407,9 @@ def _no_seed(state: Race | None) -> str:
     )
 
 
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) != "\n"}  # a wrong token may be any byte
+
+
 def _written_html(title: str, found: Written) -> str:
     right = sum(found.right)
     pieces = [
@@ -420,7 +423,8 @@ def _written_html(title: str, found: Written) -> str:
 
 
 def _piece(text: str, *, right: bool) -> str:
-    return escape(text) if right else f"<mark><small>wrong</small>{escape(text)}</mark>"
+    shown = escape(text.translate(_PICTURES))
+    return shown if right else f"<mark><small>wrong</small>{shown}</mark>"
 
 
 def bets(model: str) -> Any:

@@ -58,7 +58,7 @@ OVER = replace(
         RUNNING.lanes[3],
     ),
     ended="finished",
-    alone=Written(("Th", EVIL, " sea"), (True, False, True)),
+    alone=Written(("Th", EVIL + "\x13", " sea"), (True, False, True)),
     optimised=Written(("Th", "e", " sea"), (True, True, True)),
 )
 LOST = replace(OVER, lanes=OVER.lanes[:2], alone=None, optimised=None)
@@ -72,7 +72,7 @@ def test_before_a_race_all_lanes_stand_there_empty() -> None:
 
 def test_a_lane_says_what_is_solved_and_what_it_has_cost() -> None:
     html = lanes_html(RUNNING)
-    assert "31 of 50 solved" in html and "20 of 50 in a row" in html
+    assert '31 of 50 <span class="race-unit">solved<' in html and '20 of 50 <span class="race-unit">in a row<' in html
     assert "step 120 of 5,000 · 300 GFLOPs" in html
     assert 'style="width:62.0%"' in html and 'aria-valuenow="31"' in html
 
@@ -121,7 +121,7 @@ def test_the_curves_are_of_flops_and_mark_who_is_lossless() -> None:
     value = curves_value(OVER)
     made = json.loads(value["f"])
     assert value["d"] == OVER.curve and made["fed"] == [0, 1, 2, 3]
-    assert made["title"] == "Ours, encoder start: all tokens right after 150 GFLOPs"
+    assert made["title"] == "Ours, encoder start: lossless first, after 150 GFLOPs"
     assert [trace["name"] for trace in made["traces"][:4]] == [NAMES[key] for key in KEYS]
     assert (made["traces"][4]["x"], made["traces"][4]["text"]) == ([375.0, 150.0], [NAMES[OURS], NAMES[ENCODER]])
     assert len({trace["line"]["dash"] for trace in made["traces"][:4]}) == 4
@@ -140,7 +140,7 @@ def test_the_status_line_tells_measuring_racing_and_the_end() -> None:
 def test_wrong_tokens_are_marked_in_words_and_text_is_only_text() -> None:
     html = seed_html(OVER)
     assert EVIL not in html
-    assert "Th<mark><small>wrong</small>&lt;img src=x&gt;</mark> sea</p>" in html
+    assert "Th<mark><small>wrong</small>&lt;img src=x&gt;␓</mark> sea</p>" in html
     assert "2 of 3 tokens right, the first 1 in a row" in html
     assert "gives back the first 1 of 50 tokens" in html
     assert "has no memory encoder" in seed_html(replace(LOST, ended="finished"))
