@@ -12,7 +12,8 @@ import torch
 
 from cramdemo import CramConfig, run_cram
 from cramdemo import race as module
-from cramdemo.bench.recipes import CRAMMING, run_recipe
+from cramdemo.bench.recipes import CRAMMING, Found, run_recipe
+from cramdemo.bench.recipes import PROGRESSIVE as GROWING
 from cramdemo.decode import greedy_prefix
 from cramdemo.errors import ModelError, TextError
 from cramdemo.models import FrozenLM
@@ -91,13 +92,23 @@ def test_exact_under_teacher_forcing_is_not_lossless(
     assert not lane.lossless
 
 
+@pytest.mark.parametrize(("loaded", "steps"), [(41, 0), (7, 9), (9, 7)])
 def test_the_published_recipes_are_judged_by_the_kinder_dtype(
-    tiny_lm: FrozenLM, steps_of_budget: None, monkeypatch: pytest.MonkeyPatch
+    tiny_lm: FrozenLM, steps_of_budget: None, monkeypatch: pytest.MonkeyPatch, loaded: int, steps: int
 ) -> None:
     monkeypatch.setattr(FrozenLM, "for_steps", FrozenLM.in_float32)  # another model than the loaded one
-    monkeypatch.setattr(module, "greedy_prefix", lambda lm, mem, ids: (len(ids) if lm is tiny_lm else 0, 0.1))
+    monkeypatch.setattr(module, "greedy_prefix", lambda lm, mem, ids: (loaded if lm is tiny_lm else steps, 0.1))
     lane = _last(race(tiny_lm, LONG, seconds=3)).lanes[0]
-    assert lane.lossless and lane.decoded == len(tiny_lm.tokenize(LONG))
+    assert len(tiny_lm.tokenize(LONG)) == 41
+    assert (lane.decoded, lane.lossless) == (max(loaded, steps), loaded == 41)
+
+
+def test_a_bar_shows_the_most_that_was_solved_or_the_exact_prefix() -> None:
+    found = Found(torch.zeros(1, 4), prefix=2, steps=9, flops=90, passes_at={3: 9}, solved=3)
+    assert module._at_pass(Lane(PAPER, solved=5), found, CRAMMING, 6).solved == 5
+    assert module._at_pass(Lane(PAPER, solved=1), found, CRAMMING, 6).solved == 3
+    growing = module._at_pass(Lane(PROGRESSIVE), found, GROWING, 6)
+    assert (growing.solved, growing.accuracy, growing.most_steps) == (2, 0.5, 10_000)
 
 
 def test_stop_ends_all_lanes_where_they_are_and_decodes_them(tiny_lm: FrozenLM, steps_of_budget: None) -> None:

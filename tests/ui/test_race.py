@@ -156,6 +156,14 @@ def test_a_race_on_a_small_model_by_the_handler_s_way(tiny: str, monkeypatch: py
         assert "cd-status" in status and len(outputs) == 4
 
 
+def test_the_seed_of_the_form_is_the_race_s(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    monkeypatch.setattr(module, "race", lambda lm, text, *, seed, stop: seeds.append(seed) or iter(()))
+    for seed in (3.0, None):
+        list(run(SOLVABLE, tiny, NO_BET, seed, None, threading.Event()))
+    assert seeds == [3, 0]
+
+
 def test_stop_reaches_the_race(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(racing._Race, "_measured", lambda self: 10**12)
     stop = threading.Event()
