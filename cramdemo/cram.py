@@ -69,6 +69,7 @@ class Progress:
         curve: (step, loss_bits, accuracy) for the steps since the last progress.
         best: copy of the best vectors, not verified, whose only figure is their accuracy; in the first and the last
             progress and in between every `BEST_SECONDS`, if there are better ones by then; else None.
+        flops: spent so far (`FlopCount`).
     """
 
     step: int
@@ -85,6 +86,7 @@ class Progress:
     best_total: int
     curve: tuple[tuple[int, float, float], ...]
     best: MemVectors | None = None
+    flops: int = 0
 
 
 @dataclass(frozen=True)
@@ -585,6 +587,7 @@ class _Run:
             best_total=best[1],
             curve=curve,
             best=self._news(seconds, last=last),
+            flops=self.flops,
         )
 
     def _vectors(self, mem: Tensor) -> MemVectors:

@@ -246,13 +246,15 @@ def test_flops_are_those_of_encoder_steps_and_decoding(
     """Not solved within a step: one token is decoded, the wrong one."""
     ids = HARD * 3
     config = CramConfig(num_mem=2, steps=2, learning_rate=1e-6, growth=0, **settings)
-    result = run_cram(built_in, ids, config)
+    progress, result = _split(cram(built_in, ids, config))
     count, judged = built_in.flops, min(result.verification.correct_prefix + 1, len(ids))
     update = OPTIMISERS[built_in.defaults.optimizer](torch.zeros(1, 2, built_in.hidden_size)).flops
     a_step = count.step(2 + len(ids) - 1, len(ids)) + update
     steps = 3 * settings.get("restarts", 1) * a_step  # the last is scored as well
     decoding = count.forward(2 + judged - 1, judged)
-    assert result.flops == result.summary()["flops"] == steps + decoding + encoded * built_in.encode_flops(len(ids), 2)
+    spent = steps + encoded * built_in.encode_flops(len(ids), 2)
+    assert progress[-1].flops == spent
+    assert result.flops == result.summary()["flops"] == spent + decoding
 
 
 def test_a_run_is_not_solved_while_decoding_says_no(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ import torch
 from cramdemo.bench.duel import Rival, duel
 from cramdemo.bench.ledger import Ledger, Outcome
 from cramdemo.bench.proof import Proof
-from cramdemo.bench.recipes import CRAMMING, PROGRESSIVE, PROGRESSIVE_NEOX_LEARNING_RATE, Recipe, run_recipe
+from cramdemo.bench.recipes import CRAMMING, Recipe, progressive_for, run_recipe
 from cramdemo.bench.report import Asked, Tell, interval, keep_quiet, noting, ratio_row
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
@@ -143,7 +143,7 @@ def _compare(comparison: Comparison, sweep: Comparison, proof: Proof) -> None:
     best_cramming = best(sweep, CRAMMING, rates, SWEEP_FACTOR * longest())
     run(published(best_cramming, "cramming, best learning rate"), longest())
 
-    growing = dataclasses.replace(PROGRESSIVE, learning_rate=_progressive_rate(lm))
+    growing = progressive_for(lm)
     slow = published(growing, "progressive, as published")
     run(slow, GROWING_FACTOR * longest())
     best_growing = best(sweep, growing, PROGRESSIVE_CHANGES, SWEEP_FACTOR * median(held[slow.name]))
@@ -203,12 +203,6 @@ def best(sweep: Comparison, recipe: Recipe, changes: Sequence[Mapping[str, Any]]
 
 def _words(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changes.items()) or "as published"
-
-
-def _progressive_rate(lm: FrozenLM) -> float:
-    """As published by family: Pythia is GPT-NeoX, the others are of the Llama type."""
-    neox = getattr(lm.model.config, "model_type", "") == "gpt_neox"
-    return PROGRESSIVE_NEOX_LEARNING_RATE if neox else PROGRESSIVE.learning_rate
 
 
 def published(recipe: Recipe, name: str = "") -> Column:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
@@ -85,6 +86,12 @@ PROGRESSIVE_NEOX_LEARNING_RATE = 0.5  # and this for Pythia
 WARM_PASSES = 5  # before passes are timed
 
 
+def progressive_for(lm: FrozenLM) -> Recipe:
+    """Progressive cramming at its published learning rate: Pythia is GPT-NeoX, the others are of the Llama type."""
+    neox = getattr(lm.model.config, "model_type", "") == "gpt_neox"
+    return dataclasses.replace(PROGRESSIVE, learning_rate=PROGRESSIVE_NEOX_LEARNING_RATE) if neox else PROGRESSIVE
+
+
 @dataclass(frozen=True)
 class Found:
     """What a recipe found for one text.
@@ -95,6 +102,7 @@ class Found:
         steps: updates up to the end of the run. flops: of all that was run, by `FlopCount`.
         passes_at: forward and backward passes at each prefix length that was trained; those that found the prefix
             exact are among them, and needed no update.
+        solved: tokens right at the last pass, of the prefix that it trained.
     """
 
     mem: Tensor
@@ -102,6 +110,7 @@ class Found:
     steps: int
     flops: int
     passes_at: dict[int, int]
+    solved: int = 0
 
 
 def run_recipe(
@@ -114,11 +123,24 @@ def run_recipe(
         seed: of the first text's initial vectors; the next one takes the next seed.
         max_flops: for each text; a step that would go beyond is not run.
     """
+    passes = recipe_passes(lm, token_ids, recipe, num_mem=num_mem, seed=seed, max_flops=max_flops)
+    return deque(passes, maxlen=1).pop()
+
+
+def recipe_passes(
+    lm: FrozenLM, token_ids: Tensor, recipe: Recipe, *, num_mem: int = 1, seed: int = 0, max_flops: float = math.inf
+) -> Iterator[list[Found]]:
+    """`run_recipe`, to be followed pass by pass; takes the same.
+
+    Yields:
+        What each of the B texts has found, before the first pass and after every one.
+    """
     rows = [_Row(lm, ids, recipe, num_mem, seed + number) for number, ids in enumerate(token_ids)]
+    yield [row.found() for row in rows]
     while active := [row for row in rows if row.goes_on(max_flops)]:
         for row, correct in zip(active, _scored(lm, active, recipe), strict=True):
             row.decide(correct)
-    return [Found(row.best, row.prefix, row.step, row.flops, dict(row.passes_at)) for row in rows]
+        yield [row.found() for row in rows]
 
 
 def seconds_a_pass(lm: FrozenLM, token_ids: Tensor, recipe: Recipe, *, num_mem: int = 1, passes: int = 30) -> float:
@@ -151,7 +173,7 @@ class _Row:
         self.length = min(recipe.growth, len(token_ids)) or len(token_ids)
         self.best = self.vectors().detach().clone()
         self.most = -1  # tokens solved by the best vectors, of the stage at hand
-        self.prefix = self.step = self.flops = self.idle = 0
+        self.prefix = self.step = self.flops = self.idle = self.solved = 0
         self.passes_at: Counter[int] = Counter()
         self.done = False
 
@@ -174,10 +196,10 @@ class _Row:
         positions = self.num_mem + self.length
         self.flops += self.count.step(positions, positions)
         self.passes_at[self.length] += 1
-        solved = int(correct[: self.length].sum())
-        exact = solved == self.length
-        if exact if self.recipe.growth else solved > self.most:
-            self.best, self.most, self.idle = self.vectors().detach().clone(), solved, 0
+        self.solved = int(correct[: self.length].sum())
+        exact = self.solved == self.length
+        if exact if self.recipe.growth else self.solved > self.most:
+            self.best, self.most, self.idle = self.vectors().detach().clone(), self.solved, 0
         else:
             self.idle += 1
         if exact:
@@ -189,6 +211,10 @@ class _Row:
             self.optimizer.step()
             self.step += 1
         self.optimizer.zero_grad(set_to_none=True)
+
+    def found(self) -> Found:
+        """What it has found so far."""
+        return Found(self.best, self.prefix, self.step, self.flops, dict(self.passes_at), self.solved)
 
 
 def _scored(lm: FrozenLM, rows: list[_Row], recipe: Recipe) -> Tensor:

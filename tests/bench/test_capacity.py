@@ -307,7 +307,8 @@ def test_the_report_has_every_column_the_ratios_and_the_duel(
     monkeypatch.setattr(capacity, "LENGTHS", (1, 2))
     monkeypatch.setattr(capacity, "SWEEP_PASSAGES", 1)
     monkeypatch.setattr(capacity, "CRAMMING", dataclasses.replace(CRAMMING, steps=400, learning_rate=0.1))
-    monkeypatch.setattr(capacity, "PROGRESSIVE", dataclasses.replace(PROGRESSIVE, steps=40, warmup_steps=0))
+    quick = dataclasses.replace(PROGRESSIVE, steps=40, warmup_steps=0)
+    monkeypatch.setattr(capacity, "progressive_for", lambda lm: quick)
     asked = Asked([BOOK], 2, (str(tiny_folder),), (4,), tmp_path)
     told: list[dict[str, Any]] = []
     report = capacity.bench_capacity(asked, told.append)

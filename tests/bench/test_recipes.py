@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from cramdemo.bench.recipes import (
     WEIGHT_DECAY,
     Found,
     Recipe,
+    progressive_for,
+    recipe_passes,
     run_recipe,
     seconds_a_pass,
 )
@@ -85,6 +88,29 @@ def test_a_text_runs_beside_others_as_if_alone(tiny_lm: FrozenLM, recipe: Recipe
         assert alone.passes_at == found.passes_at
         torch.testing.assert_close(alone.mem, found.mem, atol=1e-3, rtol=1e-3)
     assert len({found.mem.sum().item() for found in together}) == 3
+
+
+@pytest.mark.parametrize("recipe", [CRAMMING, PROGRESSIVE], ids=["cramming", "progressive"])
+def test_pass_by_pass_it_is_the_same_run(tiny_lm: FrozenLM, recipe: Recipe) -> None:
+    ids = _ids(tiny_lm, 2, 4)
+    quick = dataclasses.replace(recipe, learning_rate=0.1, steps=60, warmup_steps=0)
+    first, *passes = recipe_passes(tiny_lm, ids, quick, num_mem=2, seed=5)
+    whole = run_recipe(tiny_lm, ids, quick, num_mem=2, seed=5)
+    assert [(found.steps, found.flops, found.passes_at, found.solved) for found in first] == [(0, 0, {}, 0)] * 2
+    for number, found in enumerate(whole):
+        assert torch.equal(passes[-1][number].mem, found.mem)
+        assert dataclasses.replace(passes[-1][number], mem=found.mem) == found
+        spent = [states[number].flops for states in passes]
+        assert spent == sorted(spent)
+        assert sum(found.passes_at.values()) == len(set(spent))
+        solved = [states[number].solved for states in passes]
+        assert max(solved) == _solved(tiny_lm, found.mem, ids[number]).sum() if not recipe.growth else found.prefix
+
+
+def test_progressive_cramming_has_the_step_size_of_the_model_s_family(tiny_lm: FrozenLM) -> None:
+    assert progressive_for(tiny_lm) == PROGRESSIVE
+    pythia = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(model_type="gpt_neox")))
+    assert progressive_for(pythia) == dataclasses.replace(PROGRESSIVE, learning_rate=0.5)  # type: ignore[arg-type]
 
 
 def test_without_growth_the_vectors_with_most_tokens_are_kept(tiny_lm: FrozenLM) -> None:

@@ -1,0 +1,133 @@
+"""The Race tab in headless Chromium: a bet, a race of three seconds on the built-in model, a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from cramdemo import race as racing
+from cramdemo.race import KEYS, OURS
+from cramdemo.ui.race import NAMES
+from tests.browser import Watch, chromium, chromium_path, open_page, served
+
+pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+TEXT = "She opened the door."
+LONG = "We knocked, and a voice said <b>seven copper lanterns</b> & 4821. " * 2
+PASSES = 60  # of the paper's recipe, however fast the machine is
+POINTS = "document.querySelector('#race-curves .cd-plot').data[0].x.length"
+TOP = "document.querySelector('#race-two').getBoundingClientRect().top + scrollY"
+
+
+@pytest.fixture(scope="module")
+def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gradio")
+
+
+@pytest.fixture(scope="module")
+def url(gradio_folder: Path) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
+        with served() as address:
+            yield address
+
+
+@pytest.fixture(autouse=True)
+def _server_keeps_its_folder(
+    gradio_folder: Path, _caches_and_outputs_stay_in_the_test_folder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lives longer than a test, and gradio looks up its folder at each upload."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def watch(url: str) -> Iterator[Watch]:
+    """Fails the test if the page complained on the console or asked the outside world."""
+    found = Watch(url)
+    yield found
+    assert found.complaints == []
+    assert found.outside == []
+
+
+def _budget(monkeypatch: pytest.MonkeyPatch, passes: int) -> None:
+    monkeypatch.setattr(
+        racing._Race, "_measured", lambda self: passes * self.lm.flops.step(1 + len(self.ids), 1 + len(self.ids))
+    )
+
+
+def _open(page: Page, text: str) -> None:
+    page.get_by_role("tab", name="Race").click()
+    page.wait_for_selector("#race-start")
+    page.fill("#race-text textarea", text)
+
+
+def test_a_bet_is_won_by_keyboard_and_nothing_moves(
+    url: str, browser: Browser, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _budget(monkeypatch, PASSES)
+    page = open_page(browser, url, watch)
+    _open(page, TEXT)
+    assert "about 45 seconds" in page.inner_text("#race-status")
+    assert "will be drawn here" in page.inner_text("#race-curves")
+    before = page.evaluate(TOP)
+    page.focus("#race-start")
+    page.get_by_label("Ours, encoder start", exact=True).check()
+    page.focus("#race-start")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#race-status [data-state=done]")
+    assert "lossless first" in page.inner_text("#race-verdict .cd-claim")
+    assert page.inner_text("#race-verdict .cd-badge") == "YOU WIN"
+    lanes = page.inner_text("#race-lanes")
+    assert [name in lanes for name in NAMES.values()] == [True] * len(KEYS)
+    assert "LOSSLESS, 1st" in lanes
+    assert page.inner_text(".race-two > div:last-child .race-text") == TEXT
+    page.wait_for_function(f"{POINTS} > 5")
+    assert page.inner_text("#race-curves .cd-title").startswith("Ours, encoder start: lossless first, after")
+    assert abs(page.evaluate(TOP) - before) < 1
+    page.wait_for_function("document.activeElement.id === 'race-start'")
+    with page.expect_download() as caught:
+        page.click("#race-curves [data-do=csv]")
+    assert caught.value.suggested_filename == "cramdemo-race-curves.csv"
+    rows = Path(caught.value.path()).read_text(encoding="utf-8").splitlines()
+    assert sum(row.startswith(f'"{NAMES[OURS]}"') for row in rows) > 1
+
+
+def test_on_a_phone_in_the_dark_a_race_is_stopped_and_keeps_what_is_there(
+    url: str, browser: Browser, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _budget(monkeypatch, 5000)
+    page = open_page(browser, url, watch, width=390, dark=True)
+    _open(page, LONG)
+    page.click("#race-start")
+    page.wait_for_function(f"document.querySelector('#race-curves .cd-plot').data && {POINTS} > 3")
+    page.evaluate("Plotly.relayout(document.querySelector('#race-curves .cd-plot'), {'xaxis.range': [1, 4]})")
+    seen = page.evaluate(POINTS)
+    page.wait_for_function(f"{POINTS} > {seen}")
+    assert page.evaluate("document.querySelector('#race-curves .cd-plot').layout.xaxis.range") == [1, 4]
+    assert "of 5,000" in page.inner_text(".race-lane[data-key=cramming]")
+    page.click("#race-stop")
+    page.wait_for_selector("#race-status [data-state=done]")
+    assert "Stopped for all" in page.inner_text("#race-status")
+    lanes = page.inner_text("#race-lanes")
+    assert lanes.count("Stopped at ") == len(KEYS) and " of 5,000 steps" in lanes
+    assert page.inner_text("#race-verdict .cd-badge") == "NO BET"
+    assert page.inner_text(".race-two > div:first-child mark small") == "wrong"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    background = page.evaluate("getComputedStyle(document.querySelector('.race-panel')).backgroundColor")
+    assert background == "rgb(27, 30, 29)"
+
+
+def test_what_cannot_be_raced_is_said(url: str, browser: Browser, watch: Watch) -> None:
+    page = open_page(browser, url, watch)
+    _open(page, "")
+    page.click("#race-start")
+    page.wait_for_selector("#race-status [data-state=error]")
+    assert "The text is empty." in page.inner_text("#race-status")
