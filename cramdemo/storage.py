@@ -161,7 +161,8 @@ def weigh(lm: FrozenLM, vectors: MemVectors, stop: Stop = lambda: False) -> Iter
     for points in noise_points(lm, vectors.mem, token_ids, stop=stop):
         state = dataclasses.replace(state, noise=points)
         yield state
-    yield dataclasses.replace(state, ended=True)
+    if len(state.noise) == len(NOISE_LEVELS):
+        yield dataclasses.replace(state, ended=True)
 
 
 def text_sizes(text: str) -> tuple[tuple[str, int], ...]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cramdemo import CramResult, FrozenLM, MemVectors, ModelMismatch, decode, decode_tokens, save, verify
+from cramdemo.decode import greedy_prefix, greedy_prefixes
 from cramdemo.metrics import margins
 from cramdemo.vectors import token_digest
 
@@ -193,3 +194,12 @@ def test_vectors_of_another_model_are_refused_before_they_reach_it(
         decode(tiny_lm, vectors)
     with pytest.raises(ModelMismatch, match=sentence):
         verify(tiny_lm, vectors, crammed.token_ids)
+
+
+def test_vectors_side_by_side_are_right_as_far_as_each_alone(tiny_lm: FrozenLM, crammed: CramResult) -> None:
+    mem = crammed.vectors.mem
+    noise = torch.randn(3, *mem.shape, generator=torch.Generator().manual_seed(0))
+    many = torch.cat([mem[None], mem + noise * torch.tensor([0.1, 0.5, 5.0])[:, None, None]])
+    found = greedy_prefixes(tiny_lm, many, crammed.token_ids)
+    assert found == [greedy_prefix(tiny_lm, each, crammed.token_ids)[0] for each in many]
+    assert found[0] == crammed.num_tokens > found[-1]

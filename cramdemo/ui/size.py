@@ -77,9 +77,9 @@ multiple-choice accuracy falls toward chance and generative MMLU to about 0, eve
 
 _VIEW = """
 <section class="cd-panel cd-size-view" aria-labelledby="bytes-view-title">
-  <h3><label for="bytes-bits" id="bytes-view-title">Bits per number</label> <output for="bytes-bits"></output></h3>
+  <h3><label for="bytes-slider" id="bytes-view-title">Bits per number</label> <output for="bytes-slider"></output></h3>
   <div class="cd-size-slider"><span aria-hidden="true">@least@</span>
-    <input type="range" id="bytes-bits" min="@least@" max="@most@" step="1" value="@first@">
+    <input type="range" id="bytes-slider" min="@least@" max="@most@" step="1" value="@first@">
     <span aria-hidden="true">@most@</span></div>
   <p class="cd-size-said" role="status"></p>
   <div class="cd-size-text" tabindex="0" role="group"
@@ -116,7 +116,7 @@ function draw() {
   const bits = slider.value, level = levels[bits], filled = tokens.length > 0;
   empty.hidden = filled; box.hidden = said.hidden = !filled;
   out.textContent = `${bits} bits` + (level ? ` · ${level.bytes.toLocaleString('en')} bytes` : '');
-  const words = level ? sentence(level) : filled ? 'Not decoded with so few or many bits.' : '';
+  const words = level ? sentence(level) : filled ? 'Not decoded yet.' : '';
   if (said.textContent !== words) { said.textContent = words; }
   slider.setAttribute('aria-valuetext', `${bits} bits. ${words}`);
   const key = level ? bits + level.marks + tokens.join('') : '';
@@ -160,7 +160,7 @@ CSS = """
 .cd-size-table tr[data-kind="breaks"] td:last-child { color: var(--cd-warm); font-weight: 600; }
 .cd-size-table tr.cd-size-group th { border-top: 0; padding-top: 12px; font-size: 12.5px; font-weight: 600;
   color: var(--cd-muted); }
-.cd-size-positions th { width: 40%; }
+.cd-size-positions th[scope="row"] { width: 46%; }
 .cd-size-positions thead td, .cd-size-positions thead th { font-size: 12.5px; color: var(--cd-muted); border-top: 0; }
 .cd-size-positions td:last-child { width: auto; color: var(--cd-ink); padding-left: 0; }
 .cd-size-words p, .cd-size-caveat { font-size: 13.5px; line-height: 1.55; color: var(--cd-muted); }
@@ -325,8 +325,8 @@ def positions_html(weighed: Weighed | None) -> str:
     if weighed is None:
         return (
             '<section class="cd-panel" style="min-height: 320px"><h3>Positions: K in place of N</h3>'
-            "<p class='cd-empty'>What the model’s KV cache and attention cost with the vectors in place of the text will "
-            "stand here.</p>"
+            "<p class='cd-empty'>What the model’s KV cache and attention cost with the vectors in place of the text "
+            "will stand here.</p>"
             f"{_CAVEAT}</section>"
         )
     mem, text = weighed.positions
@@ -338,7 +338,7 @@ def positions_html(weighed: Weighed | None) -> str:
     else:
         cache = ("KV cache", "2 × layers × key-value heads × head width × bytes × positions", "bytes")
         attention = ("Attention of one more token", "4 × layers × heads × head width × positions", "FLOPs")
-        head = f"<th scope='col'>as text, N = {text.count:,}</th><th scope='col'>as [mem], K = {mem.count}</th>"
+        head = f"<th scope='col'>text, N = {text.count:,}</th><th scope='col'>[mem], K = {mem.count}</th>"
         body = (
             f"<table class='cd-size-table cd-size-positions'><thead><tr><td></td>{head}</tr></thead><tbody>"
             f"{_cost(*cache, text.cache_bytes or 0, mem.cache_bytes)}"
@@ -573,8 +573,8 @@ def _row_html(row: _Row, largest: int) -> str:
 
 def _cost(name: str, why: str, unit: str, text: int, mem: int) -> str:
     return (
-        f"<tr><th scope='row'>{escape(name)}<small>{escape(why)}</small></th><td><b>{text:,}</b> {unit}</td>"
-        f"<td><b>{mem:,}</b> {unit}</td></tr>"
+        f"<tr><th scope='row'>{escape(name)}, {unit}<small>{escape(why)}</small></th><td><b>{text:,}</b></td>"
+        f"<td><b>{mem:,}</b></td></tr>"
     )
 
 
