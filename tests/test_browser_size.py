@@ -65,7 +65,7 @@ def test_weigh_the_example_break_it_download_and_decode_the_smallest(  # noqa: P
     assert f"{count} times fewer positions" in page.inner_text("#bytes-positions")
     assert page.locator("#bytes-sizes tr[data-kind=survives]").count() >= 4
     page.wait_for_function("document.querySelectorAll('#bytes-bits .main-svg, #bytes-noise .main-svg').length >= 2")
-    assert abs(page.evaluate(HEIGHT) - height) <= (4 if width == 1280 else 80), "the results moved the page"
+    assert abs(page.evaluate(HEIGHT) - height) <= (4 if width == 1280 else 48), "the results moved the page"
 
     slider = page.get_by_role("slider", name="Bits per number")
     slider.press("End")

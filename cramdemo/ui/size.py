@@ -23,6 +23,7 @@ from cramdemo.storage import (
     FORMATS,
     NOISE_LEVELS,
     NOISE_SEEDS,
+    Positions,
     Stored,
     Weighed,
     bits_of,
@@ -188,6 +189,7 @@ CSS = """
   .cd-size-table th small { overflow-wrap: anywhere; }
   #bytes-status .cd-status { min-height: 172px; }
   .cd-size-view { min-height: 300px; }
+  .cd-size-positions td:last-child { width: auto; font-size: 13.5px; }
 }
 """
 
@@ -321,34 +323,19 @@ def sizes_html(weighed: Weighed | None) -> str:
 
 
 def positions_html(weighed: Weighed | None) -> str:
-    """What K positions cost a model in place of N."""
-    if weighed is None:
-        return (
-            '<section class="cd-panel" style="min-height: 320px"><h3>Positions: K in place of N</h3>'
-            "<p class='cd-empty'>What the model’s KV cache and attention cost with the vectors in place of the text "
-            "will stand here.</p>"
-            f"{_CAVEAT}</section>"
-        )
-    mem, text = weighed.positions
-    if mem.cache_bytes is None:
+    """What K positions cost a model in place of N; with None the same rows, empty."""
+    title = "Positions: K in place of N"
+    if weighed:
+        mem, text = weighed.positions
+        title = f"{text.count / mem.count:,.0f} times fewer positions" if text.count > mem.count else title
+    if weighed and mem.cache_bytes is None:
         body = (
             "<p class='cd-empty'>This model has no attention and no KV cache: its state has one size, so "
             f"{plural(mem.count, 'position')} or {text.count:,} cost it the same to go on from.</p>"
         )
     else:
-        cache = ("KV cache", "2 × layers × key-value heads × head width × bytes × positions", "bytes")
-        attention = ("Attention of one more token", "4 × layers × heads × head width × positions", "FLOPs")
-        head = f"<th scope='col'>text, N = {text.count:,}</th><th scope='col'>[mem], K = {mem.count}</th>"
-        body = (
-            f"<table class='cd-size-table cd-size-positions'><thead><tr><td></td>{head}</tr></thead><tbody>"
-            f"{_cost(*cache, text.cache_bytes or 0, mem.cache_bytes)}"
-            f"{_cost(*attention, text.attention_flops, mem.attention_flops)}</tbody></table>"
-        )
-    ratio = f"{text.count / mem.count:,.0f} times fewer positions" if text.count > mem.count else "No fewer positions"
-    return (
-        f'<section class="cd-panel" style="min-height: 320px"><h3>{ratio}: K in place of N</h3>{body}{_CAVEAT}'
-        "</section>"
-    )
+        body = _positions_table(weighed.positions if weighed else None)
+    return f'<section class="cd-panel cd-size-cost"><h3>{title}</h3>{body}{_CAVEAT}</section>'
 
 
 def bits_chart(weighed: Weighed) -> dict[str, str]:
@@ -571,10 +558,26 @@ def _row_html(row: _Row, largest: int) -> str:
     )
 
 
-def _cost(name: str, why: str, unit: str, text: int, mem: int) -> str:
+def _positions_table(known: tuple[Positions, Positions] | None) -> str:
+    """KV cache and attention of K memory tokens and of N tokens of text."""
+    counts, cache, attention = ("N", "K"), ("…", "…"), ("…", "…")
+    if known:
+        few, many = known
+        counts = f"N = {many.count:,}", f"K = {few.count}"
+        cache = f"{many.cache_bytes:,}", f"{few.cache_bytes:,}"
+        attention = f"{many.attention_flops:,}", f"{few.attention_flops:,}"
+    rows = (
+        ("KV cache, bytes", "2 × layers × key-value heads × head width × bytes × positions", cache),
+        ("Attention of one more token, FLOPs", "4 × layers × heads × head width × positions", attention),
+    )
+    body = "".join(
+        f"<tr><th scope='row'>{name}<small>{why}</small></th><td><b>{text}</b></td><td><b>{mem}</b></td></tr>"
+        for name, why, (text, mem) in rows
+    )
+    head = f"<th scope='col'>text, {counts[0]}</th><th scope='col'>[mem], {counts[1]}</th>"
     return (
-        f"<tr><th scope='row'>{escape(name)}, {unit}<small>{escape(why)}</small></th><td><b>{text:,}</b></td>"
-        f"<td><b>{mem:,}</b></td></tr>"
+        f"<table class='cd-size-table cd-size-positions'><thead><tr><td></td>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table>"
     )
 
 
