@@ -94,8 +94,8 @@ def decode_tokens(lm: FrozenLM, vectors: MemVectors) -> Iterator[int]:
         ModelMismatch: the vectors were made for another model.
     """
     check_model(lm, vectors)
-    for logits in _greedy(lm, vectors.mem, vectors.num_tokens):
-        yield int(logits.argmax())
+    for logits in _greedy(lm, vectors.mem[None], vectors.num_tokens):
+        yield int(logits[0].argmax())
 
 
 def decode(lm: FrozenLM, vectors: MemVectors) -> Decoded:
@@ -143,26 +143,48 @@ def greedy_prefix(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> tuple[
     """
     right = torch.tensor(token_ids, device=lm.device)
     correct, smallest = 0, float("inf")
-    for position, logits in enumerate(_greedy(lm, mem, len(token_ids))):
-        if int(logits.argmax()) != token_ids[position]:
+    for position, logits in enumerate(_greedy(lm, mem[None], len(token_ids))):
+        if int(logits[0].argmax()) != token_ids[position]:
             break
-        smallest = min(smallest, float(margins(logits[None, None], right[None, position, None])))
+        smallest = min(smallest, float(margins(logits[None], right[None, position, None])))
         correct += 1
     return correct, smallest if correct else 0.0
 
 
+def greedy_prefixes(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> list[int]:
+    """How many leading tokens the greedy reconstruction from each of many vectors of one text gets right.
+
+    They are decoded side by side, which may differ from one at a time in the last bits of the logits.
+
+    Args:
+        mem: (B, K, d).
+        token_ids: the text's N ids; decoding stops when all B have gone wrong.
+
+    Returns:
+        B numbers from 0 to N.
+    """
+    right = torch.ones(len(mem), dtype=torch.bool, device=lm.device)
+    correct = torch.zeros(len(mem), dtype=torch.int64, device=lm.device)
+    for position, logits in enumerate(_greedy(lm, mem, len(token_ids))):
+        right &= logits.argmax(-1) == token_ids[position]
+        correct += right
+        if not bool(right.any()):
+            break
+    return [int(count) for count in correct]
+
+
 def _greedy(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[Tensor]:
-    """Logits (V,), float32, that choose each of `num_tokens` tokens; the argmax is fed back."""
-    inputs = mem.to(lm.device, lm.dtype)[None]  # (1, K, d)
+    """Logits (B, V), float32, that choose each of `num_tokens` tokens; the argmax is fed back."""
+    inputs = mem.to(lm.device, lm.dtype)  # (B, K, d)
     cache: dict[str, Any] = {}
     for _ in range(num_tokens):
         logits, cache = _next_logits(lm, inputs, cache)
         yield logits
-        inputs = lm.embed(logits.argmax()[None, None])  # (1, 1, d)
+        inputs = lm.embed(logits.argmax(-1)[:, None])  # (B, 1, d)
 
 
 @torch.no_grad()
 def _next_logits(lm: FrozenLM, inputs: Tensor, cache: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
     """One decoding step. Gradients are off in here only: a generator may be resumed on another thread."""
     output = lm.model(inputs_embeds=inputs, use_cache=True, logits_to_keep=1, **cache)
-    return output.logits[0, -1].float(), {name: output[name] for name in _CACHES if name in output}
+    return output.logits[:, -1].float(), {name: output[name] for name in _CACHES if name in output}

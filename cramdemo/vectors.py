@@ -1,8 +1,9 @@
 """MemVectors and its file: K trained vectors of width d, and what a decoder needs to know about them.
 
-The file is safetensors with one tensor `mem` and string metadata (version 1 in the README). A file is data:
-everything about it is checked before a tensor is made, nothing in it is executed, and nothing but
-`VectorFileError` comes out of a bad one. Knows nothing of models and widgets.
+The file is safetensors with one tensor `mem` and string metadata (version 1 in the README); quantised vectors are
+packed bits with a tensor `mem.scale` beside them. A file is data: everything about it is checked before a tensor is
+made, nothing in it is executed, and nothing but `VectorFileError` comes out of a bad one. Knows nothing of models and
+widgets.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -32,6 +34,7 @@ MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_TOKENS = 1_000_000
 MAX_HIDDEN_SIZE = 65_536
+MIN_BITS, MAX_BITS = 2, 16  # of a quantised number
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WHOLE = ("num_mem", "hidden_size", "num_tokens")
 _WORDS = ("model_id", "model_revision", "dtype_trained", "created_with")
@@ -40,11 +43,40 @@ _JSON = ("verified", "metrics", "config")
 
 
 @dataclass(frozen=True)
+class Quantised:
+    """Numbers of few bits: each stands for one of 2^bits evenly spaced levels, half of them on either side of 0.
+
+    No level is 0 itself, so that none of them is wasted: for 2 bits they are -1.5, -0.5, 0.5 and 1.5 times the scale.
+
+    Attributes:
+        codes: (K, d), int32, from 0 to 2^bits - 1.
+        scale: (K,), float32, not below 0: how far apart two levels are, for each vector.
+        bits: of a number, `MIN_BITS` to `MAX_BITS`.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    bits: int
+
+    @property
+    def numbers(self) -> Tensor:
+        """What the codes stand for: (code + 1/2 - 2^(bits - 1)) x scale, (K, d), float32."""
+        levels: Tensor = self.codes.float() + 0.5 - 2 ** (self.bits - 1)
+        return levels * self.scale[:, None]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the packed codes and the scales."""
+        num_mem, hidden_size = self.codes.shape
+        return num_mem * (_packed_width(hidden_size, self.bits) + self.scale.element_size())
+
+
+@dataclass(frozen=True)
 class MemVectors:
     """Trained [mem] vectors of one text.
 
     Attributes:
-        mem: (K, d), float32, float16 or bfloat16, on the CPU.
+        mem: (K, d), float32, float16 or bfloat16, on the CPU; of quantised vectors their `numbers`.
         model_id: the model that reads them, as in `cramdemo models`.
         model_revision: the hub commit, or "" where it is not known.
         model_fingerprint: SHA-256 of the model (`FrozenLM.fingerprint`).
@@ -56,6 +88,7 @@ class MemVectors:
         metrics: figures of the run, numbers and null only.
         config: settings of the run.
         created_with: program and version.
+        quantised: how the file holds `mem`, where it does not hold the numbers as they are.
     """
 
     mem: Tensor
@@ -70,6 +103,7 @@ class MemVectors:
     metrics: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     created_with: str = ""
+    quantised: Quantised | None = None
 
     @property
     def num_mem(self) -> int:
@@ -84,7 +118,12 @@ class MemVectors:
     @property
     def num_bytes(self) -> int:
         """Bytes of the vectors alone, without the file's metadata."""
-        return self.mem.numel() * self.mem.element_size()
+        return self.quantised.num_bytes if self.quantised else self.mem.numel() * self.mem.element_size()
+
+    @property
+    def number_format(self) -> str:
+        """What a number is in the file: "float32", "float16", "bfloat16", or "int4" for one of 4 bits."""
+        return f"int{self.quantised.bits}" if self.quantised else dtype_name(self.mem.dtype)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -101,7 +140,8 @@ def to_bytes(vectors: MemVectors) -> bytes:
     """The vector file's bytes, version 1; the same vectors give the same bytes.
 
     Raises:
-        VectorFileError: the vectors are not (K, d) finite numbers of a dtype the format has.
+        VectorFileError: the vectors are not (K, d) finite numbers of a dtype the format has, or not those that their
+            quantised form stands for.
     """
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION}
     if vectors.mem.ndim != 2:
@@ -111,7 +151,10 @@ def to_bytes(vectors: MemVectors) -> bytes:
         metadata |= {name: json.dumps(getattr(vectors, name), sort_keys=True, allow_nan=False) for name in _JSON}
     except (ValueError, TypeError) as error:
         raise VectorFileError("The figures of these vectors are not finite numbers; no file can hold them.") from error
-    data = _with_metadata(save_tensors({"mem": vectors.mem.contiguous()}), metadata)
+    tensors = {"mem": vectors.mem.contiguous()}
+    if vectors.quantised:
+        tensors, metadata["bits"] = _packed(vectors), str(vectors.quantised.bits)
+    data = _with_metadata(save_tensors(tensors), metadata)
     from_bytes(data)  # what cannot be read must not be written
     return data
 
@@ -128,21 +171,26 @@ def from_bytes(data: bytes, name: str = "This file") -> MemVectors:
     """
     header = _header(data, name)
     metadata = _metadata(header, name)
-    shape = _mem_shape(header, name)
+    bits = _bits(metadata, name)
+    shape = _mem_shape(header, name, quantised=bits is not None)
     whole = {key: _whole_number(metadata, key, name) for key in _WHOLE}
-    _check_sizes(shape, whole, name)
+    _check_sizes(shape, whole, bits, name)
     words: dict[str, Any] = {key: _required(metadata, key, name) for key in (*_WORDS, *_DIGESTS)}
     for key in _DIGESTS:
         if len(words[key]) != 64 or set(words[key]) - set("0123456789abcdef"):
             raise VectorFileError(f"{name} is damaged: {key} is not a SHA-256. Ask for the file again.")
     parts = {key: _json_part(metadata, key, name) for key in _JSON}
     try:
-        mem = load_tensors(data)["mem"]
+        tensors = load_tensors(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise VectorFileError(f"{name} is damaged: its tensor cannot be read. Ask for the file again.") from error
+    quantised = _unpacked(tensors, bits, whole["hidden_size"]) if bits else None
+    mem = quantised.numbers if quantised else tensors["mem"]
+    if quantised and bool((quantised.scale < 0).any()):
+        raise VectorFileError(f"{name} is damaged: the scale of a vector is below 0. Ask for the file again.")
     if not bool(torch.isfinite(mem.float()).all()):
         raise VectorFileError(f"{name} holds numbers that are not finite, so no model can read it.")
-    return MemVectors(mem=mem, num_tokens=whole["num_tokens"], **words, **parts)
+    return MemVectors(mem=mem, num_tokens=whole["num_tokens"], quantised=quantised, **words, **parts)
 
 
 def save(vectors: MemVectors, path: str | Path) -> Path:
@@ -192,7 +240,7 @@ def describe(vectors: MemVectors) -> dict[str, Any]:
         "hidden_size": vectors.hidden_size,
         "num_tokens": vectors.num_tokens,
         "vector_bytes": vectors.num_bytes,
-        "dtype": dtype_name(vectors.mem.dtype),
+        "dtype": vectors.number_format,
         "dtype_trained": vectors.dtype_trained,
         "verified": vectors.verified,
         "metrics": vectors.metrics,
@@ -266,15 +314,29 @@ def _metadata(header: dict[str, Any], name: str) -> dict[str, str]:
     return metadata
 
 
-def _mem_shape(header: dict[str, Any], name: str) -> tuple[int, int]:
+def _bits(metadata: dict[str, str], name: str) -> int | None:
+    """Bits of a quantised number; None where the numbers stand as they are."""
+    if "bits" not in metadata:
+        return None
+    bits = _whole_number(metadata, "bits", name)
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise VectorFileError(
+            f"{name} says {bits} bits for a number; numbers of {MIN_BITS} to {MAX_BITS} bits can be read. "
+            "Ask for the file again."
+        )
+    return bits
+
+
+def _mem_shape(header: dict[str, Any], name: str, *, quantised: bool) -> tuple[int, int]:
+    """Shape of `mem` as stored: (K, d), or (K, bytes of a packed vector)."""
     damaged = VectorFileError(f"{name} is damaged: it must hold one tensor `mem` of K x d numbers. Ask for it again.")
-    entry = header.get("mem")
-    if set(header) != {"__metadata__", "mem"} or not isinstance(entry, dict) or entry.get("dtype") not in DTYPES:
+    tensors, dtypes = ({"mem", "mem.scale"}, {"U8"}) if quantised else ({"mem"}, set(DTYPES))
+    if set(header) != {"__metadata__"} | tensors or not _is_tensor(header["mem"], dtypes, dimensions=2):
         raise damaged
-    shape = entry.get("shape")
-    if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and n >= 1 for n in shape):
+    shape = header["mem"]["shape"]
+    if quantised and (not _is_tensor(header["mem.scale"], {"F32"}, 1) or header["mem.scale"]["shape"] != shape[:1]):
         raise damaged
-    if shape[0] > MAX_NUM_MEM or shape[1] > MAX_HIDDEN_SIZE:
+    if shape[0] > MAX_NUM_MEM or shape[1] > MAX_HIDDEN_SIZE * (MAX_BITS // 8 if quantised else 1):
         raise VectorFileError(
             f"{name} holds {shape[0]} vectors of width {shape[1]}; "
             f"at most {MAX_NUM_MEM} of width {MAX_HIDDEN_SIZE} can be read."
@@ -282,14 +344,56 @@ def _mem_shape(header: dict[str, Any], name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _check_sizes(shape: tuple[int, int], whole: dict[str, int], name: str) -> None:
-    if shape != (whole["num_mem"], whole["hidden_size"]):
+def _is_tensor(entry: Any, dtypes: set[str], dimensions: int) -> bool:
+    """Whether an entry of the header is a tensor of one of these dtypes with so many dimensions, none of them empty."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in dtypes:
+        return False
+    shape = entry.get("shape")
+    return isinstance(shape, list) and len(shape) == dimensions and all(type(n) is int and n >= 1 for n in shape)
+
+
+def _check_sizes(shape: tuple[int, int], whole: dict[str, int], bits: int | None, name: str) -> None:
+    width = _packed_width(whole["hidden_size"], bits) if bits else whole["hidden_size"]
+    if shape != (whole["num_mem"], width) or not 1 <= whole["hidden_size"] <= MAX_HIDDEN_SIZE:
+        unit = " bytes" if bits else ""
         raise VectorFileError(
             f"{name} is damaged: it says {whole['num_mem']} vectors of width {whole['hidden_size']}, "
-            f"but holds {shape[0]} of width {shape[1]}. Ask for the file again."
+            f"but holds {shape[0]} of width {shape[1]}{unit}. Ask for the file again."
         )
     if not 1 <= whole["num_tokens"] <= MAX_TOKENS:
         raise VectorFileError(f"{name} is damaged: it says {whole['num_tokens']} tokens. Ask for the file again.")
+
+
+def _packed_width(hidden_size: int, bits: int) -> int:
+    """Bytes of one packed vector; the next one begins at a byte of its own."""
+    return -(-hidden_size * bits // 8)
+
+
+def _packed(vectors: MemVectors) -> dict[str, Tensor]:
+    """The tensors of a quantised file: the bits of all codes of a vector on end, each code's lowest bit first."""
+    quantised = vectors.quantised
+    assert quantised is not None
+    codes = quantised.codes
+    fits = (
+        codes.numel() > 0
+        and codes.shape == vectors.mem.shape
+        and 0 <= int(codes.min()) <= int(codes.max()) < 2**quantised.bits
+    )
+    if not fits or not torch.equal(vectors.mem, quantised.numbers):
+        raise VectorFileError("These vectors are not the numbers that their codes stand for. Quantise them again.")
+    places = np.arange(quantised.bits)
+    rows = [np.packbits((row[:, None] >> places) & 1, bitorder="little") for row in codes.numpy()]
+    return {"mem": torch.from_numpy(np.stack(rows)), "mem.scale": quantised.scale.contiguous()}
+
+
+def _unpacked(tensors: dict[str, Tensor], bits: int, hidden_size: int) -> Quantised:
+    """The inverse of `_packed`, one vector at a time: spread out to bits they take eight times their place."""
+    weights = 1 << np.arange(bits, dtype=np.int32)
+    rows = [
+        np.unpackbits(row, count=hidden_size * bits, bitorder="little").reshape(hidden_size, bits) @ weights
+        for row in tensors["mem"].numpy()
+    ]
+    return Quantised(torch.from_numpy(np.stack(rows).astype(np.int32)), tensors["mem.scale"], bits)
 
 
 def _required(metadata: dict[str, str], key: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cramdemo import CramResult, FrozenLM, MemVectors, ModelMismatch, decode, decode_tokens, save, verify
+from cramdemo.decode import greedy_prefix, greedy_prefixes
 from cramdemo.metrics import margins
 from cramdemo.vectors import token_digest
 
@@ -193,3 +195,20 @@ def test_vectors_of_another_model_are_refused_before_they_reach_it(
         decode(tiny_lm, vectors)
     with pytest.raises(ModelMismatch, match=sentence):
         verify(tiny_lm, vectors, crammed.token_ids)
+
+
+def test_vectors_side_by_side_are_right_as_far_as_each_alone(tiny_lm: FrozenLM, crammed: CramResult) -> None:
+    mem = crammed.vectors.mem
+    noise = torch.randn(3, *mem.shape, generator=torch.Generator().manual_seed(0))
+    many = torch.cat([mem[None], mem + noise * torch.tensor([0.1, 0.5, 5.0])[:, None, None]])
+    found = greedy_prefixes(tiny_lm, many, crammed.token_ids)
+    assert found == [greedy_prefix(tiny_lm, each, crammed.token_ids)[0] for each in many]
+    assert found[0] == crammed.num_tokens > found[-1]
+
+
+def test_a_vector_that_went_wrong_stays_wrong(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where it says the right token again, while another vector goes on."""
+    said = torch.tensor([[5, 6, 7, 8], [5, 0, 7, 8], [0, 6, 0, 8]])  # (B, N)
+    scripted = iter(torch.nn.functional.one_hot(said, 9).float().transpose(0, 1))
+    monkeypatch.setattr(importlib.import_module("cramdemo.decode"), "_greedy", lambda lm, mem, num_tokens: scripted)
+    assert greedy_prefixes(tiny_lm, torch.zeros(3, 1, 64), [5, 6, 7, 8]) == [4, 1, 0]

@@ -21,7 +21,16 @@ from safetensors.torch import save as save_tensors
 
 from cramdemo import MemVectors, VectorFileError, load, save
 from cramdemo.config import MAX_NUM_MEM
-from cramdemo.vectors import MAX_FILE_BYTES, from_bytes, to_bytes, token_digest
+from cramdemo.vectors import (
+    MAX_BITS,
+    MAX_FILE_BYTES,
+    MAX_HIDDEN_SIZE,
+    MIN_BITS,
+    Quantised,
+    from_bytes,
+    to_bytes,
+    token_digest,
+)
 
 GOLDEN = Path(__file__).parent / "data" / "golden_v1.safetensors"
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -47,11 +56,20 @@ def _vectors(dtype: torch.dtype = torch.float32, **changes: Any) -> MemVectors:
     return MemVectors(**values | changes)
 
 
+def _quantised(bits: int = 4, num_mem: int = 2, hidden_size: int = 5) -> MemVectors:
+    codes = torch.randint(0, 2**bits, (num_mem, hidden_size), generator=torch.Generator().manual_seed(bits))
+    form = Quantised(codes.int(), torch.arange(1.0, num_mem + 1) / 8, bits)
+    return _vectors(mem=form.numbers, quantised=form)
+
+
 def _same(first: MemVectors, second: MemVectors) -> bool:
     """Equal in every field, the tensor bitwise (-0.0 is not 0.0)."""
-    fields = [f.name for f in dataclasses.fields(MemVectors) if f.name != "mem"]
+    fields = [f.name for f in dataclasses.fields(MemVectors) if f.name not in ("mem", "quantised")]
+    forms = [v.quantised and (v.quantised.bits, v.quantised.codes.tolist(), v.quantised.scale.tolist())
+             for v in (first, second)]  # fmt: skip
     return (
-        first.mem.dtype == second.mem.dtype
+        forms[0] == forms[1]
+        and first.mem.dtype == second.mem.dtype
         and torch.equal(first.mem.view(torch.uint8), second.mem.view(torch.uint8))
         and all(getattr(first, name) == getattr(second, name) for name in fields)
     )
@@ -371,3 +389,116 @@ def test_a_saved_file_is_readable_by_whom_the_umask_lets(tmp_path: Path) -> None
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(old)
+
+
+# ---- quantised files
+
+
+@pytest.mark.parametrize("bits", range(MIN_BITS, MAX_BITS + 1))
+def test_quantised_vectors_come_back_code_by_code_and_take_their_bits_only(bits: int) -> None:
+    vectors = _quantised(bits)
+    data = to_bytes(vectors)
+    assert _same(from_bytes(data), vectors)
+    assert to_bytes(from_bytes(data)) == data
+    packed = -(-5 * bits // 8)
+    assert vectors.num_bytes == 2 * (packed + 4) == len(_header(data)[1])
+    assert vectors.number_format == f"int{bits}"
+
+
+def test_a_quantised_file_is_read_by_plain_numpy_as_the_readme_says(tmp_path: Path) -> None:
+    vectors = _quantised(3)
+    save(vectors, tmp_path / "v.safetensors")
+    with safe_open(tmp_path / "v.safetensors", "np") as file:
+        packed, scale, bits = file.get_tensor("mem"), file.get_tensor("mem.scale"), int(file.metadata()["bits"])
+        width = int(file.metadata()["hidden_size"])
+    codes = [
+        [sum(((int(row[n // 8]) >> n % 8) & 1) << (n - bits * at) for n in range(bits * at, bits * (at + 1)))
+         for at in range(width)] for row in packed
+    ]  # fmt: skip
+    numbers = (torch.tensor(codes) + 0.5 - 2 ** (bits - 1)) * torch.tensor(scale)[:, None]
+    assert torch.equal(numbers, vectors.mem)
+
+
+def test_no_level_of_a_quantised_number_is_wasted() -> None:
+    form = Quantised(torch.tensor([[0, 1, 2, 3]], dtype=torch.int32), torch.tensor([2.0]), 2)
+    assert form.numbers.tolist() == [[-3.0, -1.0, 1.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"mem": torch.ones(2, 5)},
+        {"mem": torch.ones(2, 4)},
+        {"quantised": Quantised(torch.full((2, 5), 16, dtype=torch.int32), torch.ones(2), 4)},
+        {"quantised": Quantised(torch.zeros((0, 5), dtype=torch.int32), torch.ones(0), 4), "mem": torch.ones(0, 5)},
+    ],
+    ids=["other numbers", "another shape", "codes of more bits", "no vectors"],
+)
+def test_codes_that_do_not_stand_for_the_vectors_are_not_written(changed: dict[str, Any]) -> None:
+    with pytest.raises(VectorFileError, match="Quantise them again"):
+        to_bytes(dataclasses.replace(_quantised(), **changed))
+
+
+def _quantised_file(*, metadata: dict[str, Any] | None = None, **tensors: dict[str, Any] | None) -> bytes:
+    """A quantised file with its header changed; a tensor given as None is left out."""
+    header, body = _header(to_bytes(_quantised()))
+    header["__metadata__"] |= metadata or {}
+    for name, changes in tensors.items():
+        key = name.replace("_", ".")
+        if changes is None:
+            del header[key]
+        else:
+            header[key] |= changes
+    return _file(header, body)
+
+
+def _quantised_with(scale: list[float]) -> bytes:
+    header, body = _header(to_bytes(_quantised()))
+    at = slice(*header["mem.scale"]["data_offsets"])
+    return _file(header, body[: at.start] + struct.pack("<2f", *scale) + body[at.stop :])
+
+
+BAD_QUANTISED = {
+    "bits on plain numbers": (_with_metadata(bits="4"), "one tensor `mem`"),
+    "bits not a word": (_quantised_file(metadata={"bits": 4}), "bits is missing"),
+    "one bit": (_quantised_file(metadata={"bits": "1"}), "says 1 bits"),
+    "17 bits": (_quantised_file(metadata={"bits": "17"}), "says 17 bits"),
+    "bits not a number": (_quantised_file(metadata={"bits": "-4"}), "bits is not a whole number"),
+    "fewer bits than packed": (_quantised_file(metadata={"bits": "3"}), "holds 2 of width 3 bytes"),
+    "width beyond what is packed": (_quantised_file(metadata={"hidden_size": "7"}), "holds 2 of width 3 bytes"),
+    "width zero": (_quantised_file(metadata={"hidden_size": "0"}), "says 2 vectors of width 0"),
+    "no scale": (_quantised_file(mem_scale=None), "one tensor `mem`"),
+    "scales of other shape": (_quantised_file(mem_scale={"shape": [2, 1]}), "one tensor `mem`"),
+    "scales too few": (_quantised_file(mem_scale={"shape": [1]}), "one tensor `mem`"),
+    "scales of another dtype": (_quantised_file(mem_scale={"dtype": "F16"}), "one tensor `mem`"),
+    "scale dtype a list": (_quantised_file(mem_scale={"dtype": ["F32"]}), "one tensor `mem`"),
+    "scale below zero": (_quantised_with([-1.0, 1.0]), "scale of a vector is below 0"),
+    "scale infinite": (_quantised_with([float("inf"), 1.0]), "not finite"),
+    "scale not a number": (_quantised_with([1.0, float("nan")]), "not finite"),
+    "scale overflows": (_quantised_with([3e38, 1.0]), "not finite"),
+    "packed too wide": (_quantised_file(mem={"shape": [2, 2 * MAX_HIDDEN_SIZE + 1]}), "at most"),
+    "offsets outside": (_quantised_file(mem={"data_offsets": [8, 2**40]}), "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_QUANTISED)
+def test_a_bad_quantised_file_is_refused_with_one_sentence(case: str) -> None:
+    data, sentence = BAD_QUANTISED[case]
+    with pytest.raises(VectorFileError, match=sentence) as refused:
+        from_bytes(data, "bad.safetensors")
+    assert str(refused.value).startswith("bad.safetensors ") and len(str(refused.value)) < 300
+
+
+@given(flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 7)), min_size=1, max_size=6))
+def test_flipped_bits_of_a_quantised_file_give_vectors_or_a_sentence(flips: list[tuple[int, int]]) -> None:
+    data = bytearray(to_bytes(_quantised()))
+    for place, bit in flips:
+        data[place % len(data)] ^= 1 << bit
+    _read(bytes(data))
+
+
+def test_every_truncation_of_a_quantised_file_is_refused() -> None:
+    data = to_bytes(_quantised())
+    for size in range(len(data)):
+        with pytest.raises(VectorFileError):
+            from_bytes(data[:size])

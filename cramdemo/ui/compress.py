@@ -88,6 +88,7 @@ class Tab:
     note: gr.HTML
     download: gr.DownloadButton
     decode_it: gr.Button
+    outcome: gr.State
 
 
 def config_of(  # noqa: PLR0917  # in the order of the widgets
@@ -308,6 +309,7 @@ def tab(queue_limit: int | None) -> Tab:
         left["note"],
         right["download"],
         right["decode_it"],
+        right["outcome"],
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from cramdemo.catalogue import BUILT_IN, MODELS
+from cramdemo.catalogue import BUILT_IN, MODELS, ModelEntry
 from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
@@ -23,7 +23,7 @@ from cramdemo.ui.offer import check_can_run, offered
 from cramdemo.ui.pace import PACE
 from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
 from cramdemo.ui.tokens import text_view
-from cramdemo.vectors import MemVectors, dtype_name, load, token_digest
+from cramdemo.vectors import MemVectors, load, token_digest
 
 TASK = "decode"
 NO_FACTS = (
@@ -64,12 +64,7 @@ def decode_live(vectors: MemVectors, stop: Flag, token: str | None = None) -> It
         ModelMismatch: the file is for a model that is not on offer here, or for other weights.
         ModelError: the model cannot be had, or cannot run here.
     """
-    entry = offered().get(vectors.model_id)
-    if entry is None:  # whoever made the file does not choose what is downloaded
-        raise ModelMismatch(
-            f"The vectors were made for {vectors.model_id[:60] or 'an unnamed model'}, which this page does not have. "
-            "Decode them where that model is installed: python -m cramdemo decode."
-        )
+    entry = model_for(vectors)
     if SHELF.peek(entry.name) is None:
         check_can_run(entry, vectors.num_tokens, vectors.num_mem, token)
     lm = yield from SHELF.bring(entry.name, "auto", token, stop)
@@ -89,6 +84,21 @@ def decode_live(vectors: MemVectors, stop: Flag, token: str | None = None) -> It
     yield DecodeState(lm.detokenize(ids), len(ids), vectors.num_tokens, matches, where, time.monotonic() - started)
 
 
+def model_for(vectors: MemVectors) -> ModelEntry:
+    """The model that a file's vectors were made for: whoever made the file does not choose what is downloaded.
+
+    Raises:
+        ModelMismatch: it is not on offer here.
+    """
+    entry = offered().get(vectors.model_id)
+    if entry is None:
+        raise ModelMismatch(
+            f"The vectors were made for {vectors.model_id[:60] or 'an unnamed model'}, which this page does not have. "
+            "Decode them where that model is installed: python -m cramdemo decode."
+        )
+    return entry
+
+
 def follow_decoding(vectors: MemVectors, stop: Event, token: str | None = None) -> Iterator[DecodeState | Loading]:
     """`decode_live` wherever models run here. Raises what it raises, and `ModelError` if there is no GPU to be had."""
     entry = offered().get(vectors.model_id, MODELS[BUILT_IN])
@@ -102,7 +112,7 @@ def facts_html(vectors: MemVectors, size: int) -> str:
         ("Model", vectors.model_id or "not named"),
         ("Memory tokens, K", f"{vectors.num_mem}, of width {vectors.hidden_size}"),
         ("Tokens of text", f"{vectors.num_tokens:,}"),
-        ("Numbers", dtype_name(vectors.mem.dtype)),
+        ("Numbers", vectors.number_format),
         ("Size", f"{size:,} bytes, {vectors.num_bytes:,} of them vectors"),
         ("Verified", checks_words(vectors.verified)),
         ("Created with", vectors.created_with or "not said"),
