@@ -29,7 +29,7 @@ TEXT = "Marble lanterns drank quiet thunder, while seventeen copper ladders argu
 MOST_MEM = 8
 STEPS = 400
 SECONDS = 40.0  # of training, so that a slow model leaves time for the rest
-TALL, LOW = 360, 280  # pixels
+LOW, TALL, TALLEST = 280, 360, 420  # pixels
 IDLE = (
     "Ready: about 10 seconds with the built-in model on two idle CPU cores. Three random starts are trained, then what "
     "lies between them is read."
@@ -49,7 +49,7 @@ CHARTS = (  # id, title, what will appear, height, how it is made
         "path",
         "The way to a solution",
         "The optimiser’s path appears here while it is walked: the vectors at every step, seen in the two directions "
-        "along which they vary most, darker the more tokens are solved.",
+        "along which they vary most, shaded by the tokens solved.",
         TALL,
         figures.path_chart,
     ),
@@ -71,14 +71,14 @@ CHARTS = (  # id, title, what will appear, height, how it is made
         "line",
         "Between two solutions",
         "The share of right tokens along the straight line from one solution to another.",
-        TALL,
+        TALLEST,
         figures.line_chart,
     ),
     (
         "plane",
         "The plane through three solutions",
         "A map of the share of right tokens on the plane through the three solutions, row by row.",
-        TALL,
+        TALLEST,
         figures.plane_chart,
     ),
     (
@@ -102,13 +102,20 @@ NOTE = (
     f"At most {MAX_TOKENS} tokens, since the plane alone is {GRID * GRID} readings of the text.</p>"
 )
 CSS = """
-.cd-geometry .cd-chart h3 { min-height: 2.7em; }
-.cd-geometry .cd-aside { min-height: 4.4em; }
 .cd-geometry .cd-title { font-variant-numeric: tabular-nums; }
+.cd-geometry .cd-chart h3 { min-height: 24px; }
+.cd-geometry .cd-aside { min-height: 36px; }
+.cd-geometry .cd-stage .cd-empty { display: grid; place-items: center; text-align: center; padding: 0 max(12px, 14%);
+  background: var(--cd-sunk); border-radius: 8px; }
+.cd-geometry .cd-stage .cd-empty[hidden] { display: none; }
+.cd-geometry .cd-status { min-height: 119px; }
 .cd-shape .cd-figures { margin-top: 8px !important; padding-top: 10px; }
+.cd-shape .cd-figures > div { min-height: 118px; }
 @media (max-width: 640px) {
-  .cd-geometry .cd-chart h3 { min-height: 4em; }
-  .cd-geometry .cd-aside { min-height: 5.9em; }
+  .cd-geometry .cd-chart h3 { min-height: 60px; }
+  .cd-geometry .cd-aside { min-height: 73px; }
+  .cd-geometry .cd-status { min-height: 190px; }
+  .cd-shape .cd-figures > div { min-height: 158px; }
 }
 """
 

@@ -21,18 +21,31 @@ COUNTS = {2: "two", 3: "three", 4: "four"}
 UNKNOWN = "–"
 Chart = dict[str, str]
 _OUTLINE = {"color": "--cd-muted", "width": 1}
-_BAR = {"thickness": 12, "outlinewidth": 0, "tickfont": {"size": 11}}
+_BAR = {
+    "orientation": "h",
+    "y": 1.02,
+    "yanchor": "bottom",
+    "thickness": 10,
+    "outlinewidth": 0,
+    "tickfont": {"size": 11},
+}
 
 
 def percent(share: float) -> str:
-    """A share in whole percent, of which 100 % means all and 0 % nothing."""
-    whole = round(100 * share)
-    return f"{min(max(whole, share > 0), 99 + (share >= 1))} %"
+    """A share in whole percent, where 100 % is all and 0 % nothing."""
+    if 0 < share < 0.01:
+        return "under 1 %"
+    return "100 %" if share >= 1 else f"{min(round(100 * share), 99)} %"
+
+
+def number(value: float, form: str = "{:.2f}") -> str:
+    """A number with a minus sign that is one."""
+    return form.format(value).replace("-", "−")
 
 
 def spread(low: float, high: float, form: str = "{:.2f}") -> str:
     """ "0.10 to 0.25", or the one number if both are the same as shown."""
-    first, last = form.format(low + 0.0), form.format(high + 0.0)
+    first, last = number(low, form), number(high, form)
     return first if first == last else f"{first} to {last}"
 
 
@@ -80,7 +93,7 @@ def path_chart(known: Findings) -> Chart:
         "cmax": n,
         "size": 9,
         "line": _OUTLINE,
-        "colorbar": {**_BAR, "title": {"text": "tokens solved", "side": "right"}},
+        "colorbar": {**_BAR, "title": {"text": "tokens solved", "side": "top"}},
     }
     words = [f"step {step}: {count} of {n} tokens solved" for step, count in enumerate(path.solved)]
     marks: dict[str, Any] = {
@@ -122,7 +135,7 @@ def path_chart(known: Findings) -> Chart:
         "Distances are in the unit of the embeddings."
     )
     layout = {
-        "xaxis": axis(f"1st principal component ({percent(first)} of the variance)"),
+        "xaxis": axis(f"1st component ({percent(first)} of variance)"),
         "yaxis": axis(f"2nd component ({percent(second)})"),
         "showlegend": False,
     }
@@ -171,19 +184,18 @@ def cosines_chart(known: Findings) -> Chart:
         "y": places,
         "z": known.cosines,
         "zmin": 0,
-        "zmax": 1,
-        "colorscale": SHADES,
+        "zmax": 2.5,  # so that ink is legible on the darkest
+        "showscale": False,
+        "colorscale": [[0, "--cd-surface"], [1, "--cd-accent"]],
         "texttemplate": "%{z:.2f}",
-        "textfont": {"size": 15},
+        "textfont": {"size": 16, "color": "--cd-ink"},
         "xgap": 3,
         "ygap": 3,
         "hovertemplate": "cosine %{z:.3f}<extra></extra>",
-        "colorbar": {**_BAR, "title": {"text": "cosine", "side": "right"}},
     }
     starts = pairs(known.start_cosines)
     aside = (
-        "1: the same direction; 0: unrelated, as the random starts are "
-        f"({spread(min(starts), max(starts))}). The paper saw values near 0 between solutions"
+        f"0 is unrelated, as the random starts are ({spread(min(starts), max(starts))}). The paper’s are near 0"
         f"{_trained_words(known) if high >= APART else '.'}"
     )
     layout = {
@@ -195,7 +207,7 @@ def cosines_chart(known: Findings) -> Chart:
 
 def _trained_words(known: Findings) -> str:
     """Why it may be otherwise here."""
-    return " of models that, unlike this one, nobody had trained to read memory vectors." if known.reads_mem else "."
+    return "; its models, unlike this one, were not trained to read memory vectors." if known.reads_mem else "."
 
 
 def line_chart(known: Findings) -> Chart:
@@ -219,7 +231,7 @@ def line_chart(known: Findings) -> Chart:
         "The paper’s middles do not decode."
     )
     layout = {
-        "xaxis": axis("share of the way from the first seed to the second"),
+        "xaxis": axis("share of the way"),
         "yaxis": axis("accuracy, teacher-forced", tickformat=".0%", range=[0, 1.05]),
     }
     return _value(figure(_line_title(known, len(whole)), traces, layout, aside=aside), aside)
@@ -228,14 +240,15 @@ def line_chart(known: Findings) -> Chart:
 def _line_title(known: Findings, whole: int) -> str:
     lowest = min(min(found.accuracy) for found in known.lines)
     if not all_solved(known):
-        return f"On the straight lines between the ends {percent(lowest)} of the tokens are right at worst"
+        return f"On the straight lines between the ends {percent(lowest)} are right at worst"
     if lowest == 1:
-        return "Every token is right all along the straight lines between solutions"
+        return "Every token is right all along the straight lines"
     count = len(known.lines)
-    middle = "the middle does not decode" if count == 1 else f"{count - whole} of {count} middles do not decode"
     if whole == count:
-        middle = "the middle decodes" if count == 1 else "all middles decode"
-    return f"Between solutions accuracy falls to {percent(lowest)}: {middle}"
+        middles = "The middle decodes" if count == 1 else f"All {count} middles decode"
+    else:
+        middles = "The middle does not decode" if count == 1 else f"{count - whole} of {count} middles do not decode"
+    return f"{middles}: {percent(lowest)} right at worst"
 
 
 def plane_chart(known: Findings) -> Chart:
@@ -252,11 +265,11 @@ def plane_chart(known: Findings) -> Chart:
             "x": land.x,
             "y": land.y,
             "z": [*land.accuracy, *empty],
-            "zmin": 0,
+            "zmin": min(min(row) for row in land.accuracy) if land.accuracy else 0,
             "zmax": 1,
             "colorscale": SHADES,
             "hovertemplate": "%{z:.0%} of the tokens right<extra></extra>",
-            "colorbar": {**_BAR, "tickformat": ".0%", "title": {"text": "accuracy", "side": "right"}},
+            "colorbar": {**_BAR, "tickformat": ".0%", "title": {"text": "accuracy, teacher-forced", "side": "top"}},
         },
         dots("every token right", x=[x for x, _ in right], y=[y for _, y in right], hoverinfo="skip")
         | {"marker": {"color": "--cd-surface", "size": 4, "symbol": "circle"}},
@@ -271,14 +284,14 @@ def plane_chart(known: Findings) -> Chart:
         },
     ]
     layout = {
-        "xaxis": axis("along the first two, embedding units", constrain="domain", showgrid=False),
-        "yaxis": axis("towards the third", scaleanchor="x", constrain="domain", showgrid=False),
+        "xaxis": axis("embedding units", constrain="domain", showgrid=False),
+        "yaxis": axis("embedding units", scaleanchor="x", constrain="domain", showgrid=False),
         "showlegend": False,
         "annotations": [_flag(f"seed {s}", place) for s, place in zip(known.seeds, land.corners, strict=True)],
     }
     aside = (
-        f"Teacher-forced accuracy of {len(land.x)} × {len(land.y)} points; a dot: every token is right; the diamonds: "
-        "where the three lie. Distances are true."
+        f"Teacher-forced accuracy at {len(land.x)} × {len(land.y)} points. Dots: every token is right. Diamonds: "
+        f"{ends(known)}. Distances are true."
     )
     title = _plane_title(known, land, len(right))
     return _value(figure(title, traces, layout, aside=aside), title)
@@ -311,7 +324,7 @@ def _plane_title(known: Findings, land: Landscape, right: int) -> str:
     if not land.done:
         return f"The plane through {ends(known)}: row {len(land.accuracy)} of {len(land.y)}"
     share = percent(right / (len(land.x) * len(land.y)))
-    return f"On the plane through {ends(known)}, every token is right at {share} of the points"
+    return f"Every token is right at {share} of the plane’s points"
 
 
 def tokens_chart(known: Findings) -> Chart:
@@ -321,10 +334,11 @@ def tokens_chart(known: Findings) -> Chart:
         return dict(BLANK)
     names = [f"“{_visible(text)}”" for text in near.tokens]
     ranks = list(range(1, len(names) + 1))
+    which = "the [mem] vector" if known.num_mem == 1 else f"[mem] vector {known.num_mem}"
     bars = {
         "type": "bar",
         "orientation": "h",
-        "name": "cosine",
+        "name": f"nearest to {which}",
         "x": near.cosines,
         "y": ranks,
         "text": [escape(name, quote=False) for name in names],
@@ -337,11 +351,10 @@ def tokens_chart(known: Findings) -> Chart:
         "nearest to the random start", 1, x=[near.start] * 2, y=[0.4, len(names) + 0.6], hovertemplate="cosine %{x:.3f}"
     )
     best = near.cosines[0]
-    far = f"is far: cosine {best:.2f}" if best < FAR_TOKEN else f"has a cosine of {best:.2f}"
-    which = "the [mem] vector" if known.num_mem == 1 else f"[mem] vector {known.num_mem}"
+    far = f"is far: cosine {number(best)}" if best < FAR_TOKEN else f"has a cosine of {number(best)}"
     aside = (
-        f"Cosine of {which} of seed {known.seeds[0]} with all {near.vocab_size:,} input embeddings, the nearest "
-        f"{len(names)}. They usually mean nothing: the vector is no word."
+        f"Of {near.vocab_size:,} input embeddings the nearest {len(names)} to {which} of seed {known.seeds[0]}. "
+        "They usually mean nothing: the vector is no word."
     )
     layout = {
         "xaxis": axis("cosine", range=[min(0.0, best * 1.3, near.cosines[-1] * 1.3), max(0.3, best * 1.15)]),
@@ -354,7 +367,7 @@ def tokens_chart(known: Findings) -> Chart:
             showgrid=False,
         ),
     }
-    said = f"{listed(names)}, from {near.cosines[0]:.2f} down to {near.cosines[-1]:.2f}"
+    said = f"{listed(names)}, from {number(near.cosines[0])} down to {number(near.cosines[-1])}"
     return _value(figure(f"The nearest token, {names[0]}, {far}", [bars, start], layout, aside=aside), said)
 
 
@@ -384,12 +397,10 @@ def attention_chart(known: Findings) -> Chart:
         | {"mode": "lines+markers", "marker": {"symbol": "diamond-open", "size": 8}},
         line("spread evenly", 2, x=[layers[0], layers[-1]], y=[found.even] * 2, hovertemplate="%{y:.1%}"),
     ]
-    goes = "goes" if shares_spread(found.trained) in ("0 %", "1 %") else "go"
-    title = f"{shares_spread(found.trained)} of the text’s attention {goes} to [mem]"
+    title = f"{shares_spread(found.trained)} of the text’s attention goes to [mem]"
     aside = (
-        "Share of the attention of the text’s positions, mean over them and the heads. Spread evenly over all that "
-        f"each position sees, it would be {percent(found.even)}; the same [mem] before it was trained: "
-        f"{shares_spread(found.start)}."
+        f"Mean over heads and the text’s positions. Spread evenly it would be {percent(found.even)}; the same vectors "
+        f"before they were trained got {shares_spread(found.start)}."
     )
     layout = {
         "xaxis": axis("layer", dtick=1 if len(layers) <= 16 else None),
@@ -413,16 +424,16 @@ def numbers_html(known: Findings | None) -> str:
 def _numbers(known: Findings | None) -> list[tuple[str, str, str]]:
     path, cosines, starts = (known.path, known.cosines, known.start_cosines) if known else (None, (), ())
     lines, attention = (known.lines, known.attention) if known else ((), None)
-    of_n = f" of {known.num_tokens}" if known else ""
+    of_n = f", of {known.num_tokens}" if known else ""
     return [
         (
-            "tokens solved",
-            f"{listed(known.solved)}{of_n}" if known else UNKNOWN,
+            f"tokens solved{of_n}",
+            _row(known.solved) if known else UNKNOWN,
             "right under teacher forcing, by each seed’s best vectors",
         ),
         (
-            "tokens decoded",
-            f"{listed(known.decoded)}{of_n}" if known and known.decoded else UNKNOWN,
+            f"tokens decoded{of_n}",
+            _row(known.decoded) if known and known.decoded else UNKNOWN,
             "that greedy reconstruction from each seed’s vectors alone gives before its first wrong one",
         ),
         (
@@ -448,6 +459,10 @@ def _numbers(known: Findings | None) -> list[tuple[str, str, str]]:
             + (f"; spread evenly: {percent(attention.even)}" if attention else ""),
         ),
     ]
+
+
+def _row(counts: Sequence[int]) -> str:
+    return ", ".join(str(count) for count in counts)
 
 
 def _value(made: str, said: str) -> Chart:
