@@ -62,7 +62,8 @@ def test_components_keep_distances_and_look_from_the_first_point_to_the_last() -
     points = torch.randn(9, 4, generator=torch.Generator().manual_seed(3))
     coordinates, variance = principal_components(points)
     torch.testing.assert_close(torch.cdist(coordinates, coordinates), torch.cdist(points, points).double())
-    assert bool((coordinates[-1] >= coordinates[0]).all())
+    for walked in (coordinates, principal_components(points.flip(0))[0]):
+        assert bool((walked[-1] >= walked[0]).all())
     assert bool((variance[:-1] >= variance[1:]).all()) and math.isclose(float(variance.sum()), 1)
 
 
@@ -186,7 +187,9 @@ def test_seeds_do_not_disturb_one_another(tiny_lm: FrozenLM) -> None:
         while not each.advance():
             pass
     torch.testing.assert_close(runs.best[1], later.best[0], rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(runs.path[-1], runs.best[0])
+    for each in (runs, later):
+        torch.testing.assert_close(each.path[-1], each.best[0])
+        assert not each.path[-1].equal(each.path[-2]), "the path goes on although its seed stands still"
 
 
 def test_the_same_seed_gives_the_same_findings(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
