@@ -77,7 +77,7 @@ def test_one_click_fills_every_figure_where_it_was_announced(  # noqa: PLR0917
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert "hold 99 % of its variance" in page.inner_text("#geometry-variance .cd-title")
     assert page.inner_text("#geometry-cosines .cd-title").startswith("Three solutions, ")
-    assert "of the plane’s points" in page.inner_text("#geometry-plane .cd-title")
+    assert "of the plane’s 441 points" in page.inner_text("#geometry-plane .cd-title")
     assert re.fullmatch(r"(\d\d), \1, \1", page.inner_text("#geometry-numbers dd >> nth=0"))
     shades = page.evaluate("document.querySelector('#geometry-plane .cd-plot').data[0].colorscale")
     accent = "#4fcfb4" if dark else "#0b6b5c"
@@ -110,8 +110,12 @@ def test_the_path_grows_while_it_is_walked_and_stop_keeps_it(url: str, browser: 
     page.wait_for_selector("#geometry-start:not([disabled])")
 
 
-def test_a_text_that_is_too_short_is_refused_in_words(url: str, browser: Browser, watch: Watch) -> None:
+def test_an_example_fills_the_box_and_a_text_that_is_too_short_is_refused_in_words(
+    url: str, browser: Browser, watch: Watch
+) -> None:
     page = _geometry(browser, url, watch, width=1280, dark=False)
+    page.get_by_role("button", name="A plain sentence").click()
+    page.wait_for_function("document.querySelector('#geometry-text textarea').value.startsWith('She opened')")
     page.fill("#geometry-text textarea", "a")
     page.click("#geometry-start")
     page.wait_for_selector("#geometry-status [data-state=error]")

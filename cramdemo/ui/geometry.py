@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from cramdemo.ui import geometry_figures as figures
 from cramdemo.ui.chart import BLANK, chart
 from cramdemo.ui.compress import whole
 from cramdemo.ui.count import check_characters
-from cramdemo.ui.experiment import Experiment, Values, connect, controls
+from cramdemo.ui.experiment import STREAMED, Experiment, Values, connect, controls
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
 from cramdemo.ui.offer import check_can_run, entry_of, offered
@@ -26,6 +27,11 @@ from cramdemo.ui.shelf import SHELF, Loading
 
 TASK = "geometry"
 TEXT = "Marble lanterns drank quiet thunder, while seventeen copper ladders argued about yesterday."
+EXAMPLES = {  # label: text, from what the vectors hold with ease to what they hardly hold
+    "A plain sentence": "She opened the door, and there was nobody in the room.",
+    "Odd words": TEXT,
+    "Digits, slower": "7919 5831 3743 1655 9574 7486 5398 3310 1222",
+}
 MOST_MEM = 8
 STEPS = 400
 SECONDS = 40.0  # of training, so that a slow model leaves time for the rest
@@ -41,6 +47,10 @@ HEADS = {
     "landscape": "Surveying the plane through them",
     "done": "Done",
     "stopped": "Stopped; what was found is kept",
+}
+ENDED = {  # when the training did not end by itself
+    "steps": "; the training had used all its steps",
+    "seconds": "; the training was ended by its time limit",
 }
 STAGES = tuple(HEADS)[:4]
 STARTS = (0.0, 0.4, 0.5, 0.6, 1.0)  # where on the bar a stage begins, about as long as each takes
@@ -146,7 +156,8 @@ def check(text: str, model: str, num_mem: float, seed: float, token: str | None)
     config = config_of(model, num_mem, seed)
     lm = SHELF.peek(model)
     num_tokens = len(lm.tokenize(text)) if lm else guessed_tokens(len(text))
-    check_can_run(entry_of(model), num_tokens * NUM_SEEDS, config.num_mem, token)
+    positions = NUM_SEEDS * min(num_tokens, MAX_TOKENS)  # side by side they need as much memory as one long text
+    check_can_run(entry_of(model), positions, config.num_mem, token)
     if lm:  # not in memory yet: the run itself will check
         check_size(num_tokens)
         check_length(lm, num_tokens, config.num_mem)
@@ -174,8 +185,7 @@ def status_html(known: Findings) -> str:
     solved = f"{figures.listed(known.solved)} of {known.num_tokens}"
     cells = [("step", f"{known.step} of at most {known.most_steps}"), ("tokens solved", solved)]
     if known.stage not in STAGES:
-        ended = {"steps": ", though not all are solved: all steps were used", "seconds": ", by the time limit"}
-        words = ended.get(known.training, "") if known.stage == "done" else ""
+        words = ENDED.get(known.training, "") if known.stage == "done" else ""
         return status_line("done", f"{HEADS[known.stage]}{words}.", cells, 1.0 if known.stage == "done" else 0.0)
     stage = STAGES.index(known.stage)
     low, high = STARTS[stage : stage + 2]
@@ -230,10 +240,15 @@ def _form() -> tuple[list[Any], Any]:
         max_lines=8,
         elem_id=f"{TASK}-text",
     )
+    with gr.Row(elem_classes="cd-chips"):
+        gr.HTML('<span class="cd-chips-label">Examples</span>', apply_default_css=False, elem_classes="cd-flat")
+        for label, example in EXAMPLES.items():
+            chip = gr.Button(label, size="sm", min_width=0, scale=0, elem_classes="cd-chip")
+            chip.click(None, None, text, js=f"() => {json.dumps(example)}", **STREAMED)
     most = min(MOST_MEM, server_settings().max_mem)
     num_mem = gr.Slider(
         1,
-        max(most, 2),
+        max(most, 2),  # a slider needs somewhere to slide to
         1,
         step=1,
         label="Memory tokens, K",

@@ -18,9 +18,10 @@ FAR_TOKEN = 0.5  # a nearest token below this cosine is not near
 MORE_COMPONENTS = 3  # drawn beyond those needed
 SHADES = [[0, "--cd-sunk"], [1, "--cd-accent"]]  # in grey too, one goes from light to dark or back
 COUNTS = {2: "two", 3: "three", 4: "four"}
+MANY_STEPS = 80  # of a path, whose points would hide one another
 UNKNOWN = "–"
 Chart = dict[str, str]
-_OUTLINE = {"color": "--cd-muted", "width": 1}
+_OUTLINE = {"color": "--cd-muted"}
 _BAR = {
     "orientation": "h",
     "y": 1.02,
@@ -91,8 +92,8 @@ def path_chart(known: Findings) -> Chart:
         "colorscale": SHADES,
         "cmin": 0,
         "cmax": n,
-        "size": 9,
-        "line": _OUTLINE,
+        "size": 9 if path.steps <= MANY_STEPS else 6,
+        "line": _OUTLINE | {"width": 1 if path.steps <= MANY_STEPS else 0.3},
         "colorbar": {**_BAR, "title": {"text": "tokens solved", "side": "top"}},
     }
     words = [f"step {step}: {count} of {n} tokens solved" for step, count in enumerate(path.solved)]
@@ -323,8 +324,7 @@ def _flag(text: str, place: tuple[float, float]) -> dict[str, Any]:
 def _plane_title(known: Findings, land: Landscape, right: int) -> str:
     if not land.done:
         return f"The plane through {ends(known)}: row {len(land.accuracy)} of {len(land.y)}"
-    share = percent(right / (len(land.x) * len(land.y)))
-    return f"Every token is right at {share} of the plane’s points"
+    return f"All tokens right at {right} of the plane’s {len(land.x) * len(land.y)} points"
 
 
 def tokens_chart(known: Findings) -> Chart:
@@ -338,7 +338,7 @@ def tokens_chart(known: Findings) -> Chart:
     bars = {
         "type": "bar",
         "orientation": "h",
-        "name": f"nearest to {which}",
+        "name": "this vector",
         "x": near.cosines,
         "y": ranks,
         "text": [escape(name, quote=False) for name in names],
@@ -348,7 +348,7 @@ def tokens_chart(known: Findings) -> Chart:
         "hovertemplate": "%{text}: cosine %{x:.3f}<extra></extra>",
     }
     start = line(
-        "nearest to the random start", 1, x=[near.start] * 2, y=[0.4, len(names) + 0.6], hovertemplate="cosine %{x:.3f}"
+        "nearest before training", 1, x=[near.start] * 2, y=[0.4, len(names) + 0.6], hovertemplate="cosine %{x:.3f}"
     )
     best = near.cosines[0]
     far = f"is far: cosine {number(best)}" if best < FAR_TOKEN else f"has a cosine of {number(best)}"

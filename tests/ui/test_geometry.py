@@ -14,7 +14,7 @@ from cramdemo.errors import ConfigError, CramError, ModelError, TextError
 from cramdemo.geometry import Findings, Landscape
 from cramdemo.ui import geometry
 from cramdemo.ui.chart import BLANK
-from cramdemo.ui.geometry import BLANKS, CHARTS, TEXT, check, config_of, run, show, status_html
+from cramdemo.ui.geometry import BLANKS, CHARTS, EXAMPLES, TEXT, check, config_of, run, show, status_html
 from cramdemo.ui.shelf import SHELF
 from tests.ui.conftest import SOLVABLE
 
@@ -53,8 +53,8 @@ def test_the_status_line_names_the_stage_and_how_far_it_is() -> None:
     ("stage", "training", "words"),
     [
         ("done", "solved", "Done."),
-        ("done", "steps", "Done, though not all are solved: all steps were used."),
-        ("done", "seconds", "Done, by the time limit."),
+        ("done", "steps", "Done; the training had used all its steps."),
+        ("done", "seconds", "Done; the training was ended by its time limit."),
         ("stopped", "", "Stopped; what was found is kept."),
     ],
 )
@@ -96,9 +96,11 @@ def test_what_cannot_be_run_is_refused(
         check(*values, None)
 
 
-def test_the_example_is_within_what_is_taken(built_in: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_are_within_what_is_taken(built_in: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SHELF, "peek", lambda name: built_in)
-    check(TEXT, "cram-mini", 1, 0, None)
+    assert TEXT in EXAMPLES.values()
+    for text in EXAMPLES.values():
+        check(text, "cram-mini", 1, 0, None)
 
 
 def test_the_tab_names_its_parts_and_puts_its_run_in_the_model_s_queue() -> None:

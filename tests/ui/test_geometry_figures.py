@@ -108,7 +108,7 @@ def test_the_line_says_how_many_middles_decode_and_the_worst() -> None:
 
 def test_the_plane_shows_rows_as_they_come_and_marks_what_is_right() -> None:
     made = _made(figures.plane_chart(KNOWN))
-    assert made["title"] == "Every token is right at 50 % of the plane’s points"
+    assert made["title"] == "All tokens right at 2 of the plane’s 4 points"
     heat, right, three = made["traces"]
     assert heat["z"] == [[1.0, 0.5], [0.25, 1.0]] and heat["zmin"] == 0.25
     assert (right["x"], right["y"]) == ([0.0, 1.0], [0.0, 1.0]) and three["x"] == [0.0, 1.0, 0.5]
