@@ -398,6 +398,19 @@ def initial_vectors(lm: FrozenLM, token_ids: Tensor, config: CramConfig) -> Tens
     return torch.cat([noise[:, :drawn] * lm.embedding_std, encoded + ENCODER_NOISE * noise[:, drawn:]], dim=1)
 
 
+def learning_rate(config: CramConfig, step: int) -> float:
+    """Step size of an update: linear warm-up, then a cosine over the step budget down to a tenth of the peak.
+
+    Args:
+        config: filled, so that it has a learning rate.
+        step: updates done before.
+    """
+    assert config.learning_rate is not None
+    warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    cosine = 0.55 + 0.45 * math.cos(math.pi * step / config.steps)
+    return config.learning_rate * warm * cosine
+
+
 class _Run:
     """One optimisation: tensors on the device, decisions there too, looked at by the host now and then.
 
@@ -517,15 +530,8 @@ class _Run:
 
     def _update(self, gradient: Tensor) -> None:
         """Stands still once the run is done."""
-        size = self._learning_rate() * (~self.done)
+        size = learning_rate(self.config, self.step) * (~self.done)
         self.mem = self.mem - size * self.optimiser.direction(gradient)
-
-    def _learning_rate(self) -> float:
-        """Linear warm-up, then a cosine over the step budget down to a tenth of the peak."""
-        assert self.config.learning_rate is not None
-        warm = min(1.0, (self.step + 1) / (self.config.warmup_steps + 1))
-        cosine = 0.55 + 0.45 * math.cos(math.pi * self.step / self.config.steps)
-        return self.config.learning_rate * warm * cosine
 
     def _look(self, scores: _Scores, seconds: float, stop: Callable[[], bool]) -> str:
         """Read the device, let the trained prefix grow, and say why the run ends ("" if it goes on)."""

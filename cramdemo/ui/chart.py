@@ -51,7 +51,7 @@ const colour = name => getComputedStyle(root).getPropertyValue(name).trim();
 
 function resolved(part) {  // colours are named by the style sheet's variables, which differ between the modes
   if (typeof part === 'string') { return part.startsWith('--cd-') ? colour(part) : part; }
-  if (Array.isArray(part)) { return typeof part[0] === 'number' ? part.slice() : part.map(resolved); }
+  if (Array.isArray(part)) { return part.every(Number.isFinite) ? part.slice() : part.map(resolved); }
   if (part === null || typeof part !== 'object') { return part; }
   return Object.fromEntries(Object.entries(part).map(([name, inner]) => [name, resolved(inner)]));
 }
