@@ -1,0 +1,120 @@
+"""The real program as its visitors meet it: many at once, for a long time, and with nobody else to talk to.
+
+By hand, the long form: `make soak`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio_client import Client
+
+from tests.service import Service, children_of, memory_of, running_app, threads_of
+
+VISITORS = 20
+ROUNDS = int(os.environ.get("CRAMDEMO_SOAK_ROUNDS", "20"))
+SETTLED = 30  # rounds after which memory counts
+GROWTH_BYTES = 30e6
+WORDS = ("river", "lamp", "village", "winter", "garden", "letter", "morning", "bridge", "harbour", "candle")
+WATCHFUL = """
+import runpy, sys
+def watch(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    elif event in ("socket.sendto", "socket.sendmsg") and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    if host not in (None, "", "127.0.0.1", "localhost", "::1", "0.0.0.0"):
+        print(f"OUTSIDE {event} {host}", flush=True)
+sys.addaudithook(watch)
+sys.argv = ["app.py"]
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+def text_of(number: int) -> str:
+    """A text of its own for each visitor."""
+    return f"{WORDS[number % 10].capitalize()} {number}: the {WORDS[(number * 7 + 3) % 10]} was old."
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[tuple[str, Service]]:
+    with running_app("-c", WATCHFUL) as (url, process):
+        yield url, process
+
+
+def _round_trip(url: str, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    client = Client(url, verbose=False, download_files=False)
+    report, _ = client.predict(text, 4, as_base64=True, api_name="/compress")
+    return report, client.predict(vectors_base64=report["vectors_base64"], api_name="/decode")
+
+
+def test_each_of_twenty_visitors_at_once_gets_exactly_their_own_text_back(
+    app: tuple[str, Service],
+) -> None:
+    url, process = app
+    _round_trip(url, text_of(99))
+    threads, folders = threads_of(process), _left_behind(process)
+    found: dict[int, str] = {}
+
+    def visit(number: int) -> None:
+        report, decoded = _round_trip(url, text_of(number))
+        assert report["lossless"] and decoded["lossless"]
+        found[number] = decoded["text"]
+
+    visitors = [threading.Thread(target=visit, args=(number,)) for number in range(VISITORS)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join(300)
+    assert found == {number: text_of(number) for number in range(VISITORS)}
+    assert threads_of(process) <= threads + 40, "gradio's pool has 40; whatever is more was left behind"
+    assert _left_behind(process) == folders, "a folder for a run's file was left behind"
+    assert children_of(process) == []
+
+
+def test_rounds_leave_nothing_behind(app: tuple[str, Service]) -> None:
+    url, process = app
+    settled = 0
+    for number in range(ROUNDS):
+        report, decoded = _round_trip(url, text_of(number))
+        assert report["lossless"] and decoded["text"] == text_of(number)
+        if number == min(SETTLED, ROUNDS // 2):
+            settled = memory_of(process)
+    assert memory_of(process) - settled < GROWTH_BYTES
+    assert _left_behind(process) == []
+
+
+def test_nobody_outside_was_asked(app: tuple[str, Service]) -> None:
+    """Of all that the tests above did."""
+    _, process = app
+    assert process.said and not [line for line in process.said if line.startswith("OUTSIDE")]
+
+
+def test_the_watch_sees_who_asks_outside() -> None:
+    asking = "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))"
+    program = WATCHFUL.split("sys.argv", maxsplit=1)[0] + asking
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert "OUTSIDE socket.connect 192.0.2.1" in done.stdout
+
+
+def test_no_text_is_in_the_log(app: tuple[str, Service]) -> None:
+    _, process = app
+    said = "".join(process.said)
+    assert not re.search("|".join(f"{word} was old" for word in WORDS), said)
+
+
+def _left_behind(process: Service) -> list[str]:
+    """Folders that runs made for their files and that are still there; gradio's own cache is not ours."""
+    return [path.name for path in Path(process.folder).glob("cramdemo-*")]
