@@ -118,14 +118,19 @@ class FrozenLM:
             return float(self.embed(rows).float().std())
 
     def in_float32(self) -> FrozenLM:
-        """The same model with its weights in float32, made once and kept.
+        """The same model with its weights in float32: `in_dtype` has the rest."""
+        return self.in_dtype(torch.float32)
+
+    def in_dtype(self, dtype: torch.dtype) -> FrozenLM:
+        """The same model with its weights in another float dtype, made once and kept.
 
         Raises:
             ModelError: the model is dispatched, so that there is no place for a copy.
         """
         if self.dispatched:
-            raise ModelError(f"{self.name} is spread over several devices. Load it with precision 'float32' instead.")
-        return self._in(torch.float32)
+            name = str(dtype).removeprefix("torch.")
+            raise ModelError(f"{self.name} is spread over several devices. Load it with precision {name!r} instead.")
+        return self._in(dtype)
 
     def for_steps(self) -> FrozenLM:
         """The same model as the optimiser's steps are fastest with, made once and kept.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from cramdemo.bench.built_in import bench_built_in
 from cramdemo.bench.capacity import bench_capacity
 from cramdemo.bench.horizon import bench_horizon
+from cramdemo.bench.margin import bench_margin
 from cramdemo.bench.report import Asked, Benchmark, markdown
 from cramdemo.bench.speed import bench_speed
 from cramdemo.bench.tune import bench_tune
@@ -17,6 +18,7 @@ BENCHMARKS = {
     "capacity": Benchmark("tokens held at equal FLOPs, beside the published recipes", bench_capacity),
     "built-in": Benchmark("short passages on the built-in model", bench_built_in),
     "horizon": Benchmark("how many tokens the built-in model holds", bench_horizon),
+    "margin": Benchmark("what the margin buys when vectors are decoded in another dtype", bench_margin),
     "view": Benchmark("what the page costs", bench_view),
     "speed": Benchmark(
         "steps a second, beside the published loop and the machine's peak", bench_speed, reads_corpus=False
