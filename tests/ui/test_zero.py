@@ -155,7 +155,7 @@ def test_stopped_run_is_verified_on_its_gpu_which_is_given_back(space: Space) ->
     client.predict(**space.handler("begin"))
     settings = (HARD, TINY, 1, "fast", 100_000, 0, 0.1, 90.0, 0, "auto", "auto")
     job = client.submit(*settings, **space.handler("run"))
-    assert until(lambda: [shown for shown in job.outputs() if shown[1].count(";") > 5])
+    assert until(lambda: [shown for shown in job.outputs() if shown[1]["d"].count(";") > 5])
     client.predict(**space.handler("stop"))
     status, _, _, card = job.result(timeout=PATIENCE)
     assert "Stopped, the best vectors are kept" in status
