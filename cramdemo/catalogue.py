@@ -6,6 +6,7 @@ Knows nothing of torch, so that listing them costs nothing. `models.py` loads th
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -95,6 +96,18 @@ def _published() -> dict[str, Published]:
             float(progressive[label]["tokens_mean"]) if label in progressive else None,
         )
         for label in cramming.keys() | progressive.keys()
+    }
+
+
+@cache
+def published_gains() -> dict[str, float]:
+    """C_H of the cramming paper's models by their labels, in bits: mean information gain of one vector on PG-19.
+
+    The paper gives nats (arXiv 2502.13063, Table 1).
+    """
+    return {
+        row["model_id"].rpartition("/")[2]: float(row["information_gain_pg19_nats"]) / math.log(2)
+        for row in _rows("table1.csv")
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from cramdemo.settings import server_settings
-from cramdemo.ui import about, compress, decode, geometry, race, size
+from cramdemo.ui import about, compress, decode, geometry, laws, race, size
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.chart import allow_plotly, head
 from cramdemo.ui.experiment import QUEUE
@@ -27,7 +27,7 @@ AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own
 CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
-    "css": CSS + "".join(tab.CSS for tab in (race, size, geometry, about)),
+    "css": CSS + "".join(tab.CSS for tab in (race, laws, size, geometry, about)),
     "head": head() + CALM,
     "max_file_size": MAX_UPLOAD_BYTES,
     "show_error": False,  # unexpected errors would show paths; expected ones have sentences of their own
@@ -54,6 +54,8 @@ def build() -> gr.Blocks:
                 first = compress.tab(AT_A_TIME)
             with gr.Tab("Race", id="race", elem_id="tab-race"):
                 race.tab(AT_A_TIME)
+            with gr.Tab("Laws", id="laws", elem_id="tab-laws"):
+                laws.tab(AT_A_TIME)
             with gr.Tab("Bytes", id="bytes", elem_id="tab-bytes"):
                 size.tab(AT_A_TIME, first.outcome)
             with gr.Tab("Geometry", id="geometry", elem_id="tab-geometry"):

@@ -1,0 +1,88 @@
+"""The Laws tab in headless Chromium: measured by one click, stopped, and a text of the visitor's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from cramdemo import entropy
+from tests.browser import Watch, chromium, chromium_path, findings, open_page, served
+
+pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+POINTS = "document.querySelector('#laws-law .cd-plot').data.filter(t => t.mode === 'markers').flatMap(t => t.y)"
+TOP = "document.querySelector('#laws-kinds').getBoundingClientRect().top + scrollY"
+
+
+@pytest.fixture(scope="module")
+def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gradio")
+
+
+@pytest.fixture(scope="module")
+def url(gradio_folder: Path) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
+        patch.setattr(entropy, "LENGTHS", (24,))  # short, since one looks at the page here, not at the law
+        with served() as address:
+            yield address
+
+
+@pytest.fixture(autouse=True)
+def _server_keeps_its_folder(
+    gradio_folder: Path, _caches_and_outputs_stay_in_the_test_folder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lives longer than a test, and gradio looks up its folder at each upload."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def watch(url: str) -> Iterator[Watch]:
+    """Fails the test if the page complained on the console or asked the outside world."""
+    found = Watch(url)
+    yield found
+    assert found.complaints == []
+    assert found.outside == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["wide", "phone, dark"])
+def test_the_law_is_measured_by_one_click(url: str, browser: Browser, watch: Watch, width: int, dark: bool) -> None:
+    page = open_page(browser, url, watch, width=width, dark=dark)
+    page.get_by_role("tab", name="Laws").click()
+    page.wait_for_selector("#laws-start")
+    top = page.evaluate(TOP)
+    page.click("#laws-start")
+    page.wait_for_function(f"document.querySelector('#laws-law .cd-plot').data && {POINTS}.length === 6")
+    first = page.evaluate(POINTS)
+    page.wait_for_function(f"Math.max(...{POINTS}) < {max(first) / 2}")
+    page.click("#laws-stop")
+    page.wait_for_selector("#laws-status [data-state=done]")
+    assert "Stopped; what was reached" in page.inner_text("#laws-status") or "Done" in page.inner_text("#laws-status")
+    assert "of cram-mini" in page.inner_text("#laws-law .cd-title")
+    assert abs(page.evaluate(TOP) - top) < 20, "results moved the page"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    with page.expect_download() as caught:
+        page.click("#laws-law [data-do=csv]")
+    lines = Path(caught.value.path()).read_text(encoding="utf-8").splitlines()
+    assert (
+        lines[0].startswith("series,") and sum(line.startswith(("prose", "random", "repeated")) for line in lines) == 6
+    )
+    assert findings(page) == []
+
+
+def test_a_text_that_is_too_short_is_refused_with_a_sentence(url: str, browser: Browser, watch: Watch) -> None:
+    page = open_page(browser, url, watch)
+    page.get_by_role("tab", name="Laws").click()
+    page.fill("#laws-own textarea", "Too <b>short</b>.")
+    page.click("#laws-start")
+    page.wait_for_selector("#laws-status [data-state=error]")
+    assert "24 are the least" in page.inner_text("#laws-status")
+    assert page.input_value("#laws-own textarea") == "Too <b>short</b>."
