@@ -139,15 +139,15 @@ def decode_edited(
         check_pair(first, second)
         sets.append(second.mem.float())
     longest = second if second and edit.share >= 0.5 else first
-    written: list[list[int]] = []
+    written: list[list[int]] = [[] for _ in sets]
     for ids in decode_side_by_side(lm, torch.stack(sets), longest.num_tokens):
-        written.append(ids)
-        columns = [tuple(column) for column in zip(*written, strict=True)]
+        for column, token_id in zip(written, ids, strict=True):
+            column.append(token_id)
         yield Edited(
             edit,
-            columns[0],
-            columns[1][: first.num_tokens],
-            columns[2][: second.num_tokens] if second else (),
+            tuple(written[0]),
+            tuple(written[1][: first.num_tokens]),
+            tuple(written[2][: second.num_tokens]) if second else (),
             longest.num_tokens,
             first.num_tokens,
             second.num_tokens if second else 0,

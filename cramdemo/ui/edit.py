@@ -29,16 +29,18 @@ from cramdemo.vectors import MemVectors, load
 TASK = "edit"
 EXAMPLE = "poem"  # what is edited while no file has been given
 NOBODY = ""
+LOOK_SHARE = 5.0  # of the time between two looks, looking may take a fifth
 View = dict[str, str]
 BLANK: View = {"t": "", "m": "", "s": "", "b": "", "r": ""}
 
 _VIEW = """
 <section class="cd-panel cd-edit" aria-label="Edit and watch">
   <div class="cd-edit-sliders">
-    <label><span>Scale all numbers by <output class="cd-edit-scale">1.00</output></span>
+    <label><span>Scale all numbers by <b class="cd-edit-scale">1.00</b></span>
       <input type="range" min="0" max="@most@" step="0.05" value="1"></label>
-    <label><span>Share of the second in a blend <output class="cd-edit-share">0 %</output></span>
+    <label><span>Share of the second in a blend <b class="cd-edit-share">0 %</b></span>
       <input type="range" min="0" max="1" step="0.05" value="0" disabled></label>
+    <button type="button" class="cd-copy">Put back</button>
   </div>
   <p class="cd-edit-said" role="status"></p>
   <div class="cd-edit-text" tabindex="0" role="group"
@@ -89,6 +91,10 @@ for (const slider of [scale, share]) {
   slider.addEventListener('input', words);
   slider.addEventListener('change', () => trigger('release', {scale: +scale.value, share: +share.value}));
 }
+find('button').addEventListener('click', () => {
+  scale.value = 1; share.value = 0; words();
+  trigger('release', {scale: 1, share: 0});
+});
 watch('value', update);
 update();
 """
@@ -101,14 +107,16 @@ CSS = """
 .cd-edit-source p { margin-top: 6px; font-size: 14px; line-height: 1.5; color: var(--cd-ink); overflow-wrap: anywhere; }
 .cd-edit-source p.cd-edit-bad { color: var(--cd-warm); font-weight: 600; }
 .cd-edit { min-height: 330px; box-sizing: border-box; }
-.cd-edit-sliders { display: grid; grid-template-columns: 1fr 1fr; gap: 8px 28px; }
+.cd-edit-sliders { display: grid; grid-template-columns: 1fr 1fr auto; gap: 8px 24px; align-items: center; }
+.cd-edit-sliders button { padding: 5px 12px; justify-self: start; white-space: nowrap; }
 .cd-edit-sliders label { font-size: 14px; color: var(--cd-ink); }
 .cd-edit-sliders span { display: flex; justify-content: space-between; gap: 10px; }
-.cd-edit-sliders output { font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.cd-edit-sliders b { font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .cd-edit-sliders input { width: 100%; height: 24px; margin-top: 4px; accent-color: var(--cd-accent); cursor: pointer; }
 .cd-edit-sliders input:disabled { cursor: not-allowed; opacity: .5; }
 .cd-edit-said { margin-top: 10px !important; min-height: 3em; font-size: 14.5px; line-height: 1.5; font-weight: 600;
   color: var(--cd-ink); white-space: pre-wrap; overflow-wrap: anywhere; }
+.cd-edit-said:empty { min-height: 0; }
 .cd-edit-text { max-height: 340px; overflow-y: auto; font: 16px/1.8 var(--cd-serif); color: var(--cd-ink);
   white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 4px; padding: 2px; }
 .cd-edit-text[hidden] { display: none; }
@@ -119,9 +127,9 @@ CSS = """
 }
 """
 _LEAD = """
-<section class="cd-edit-lead"><h2>Edit and watch it break</h2><p>The text is not stored in the vectors bit by bit: it
-is where they stand that counts. Scale them, or walk from one set to another, and see how far they can be moved before
-the model says something else.</p></section>
+<section class="cd-edit-lead"><h2>Edit and watch it break</h2><p>Scale the vectors, or walk from one set of them to
+another, and see how far they can be moved before the model writes something else. What is proven of the file above is
+not proven of edited vectors.</p></section>
 """
 
 
@@ -222,12 +230,14 @@ def write(
     if SHELF.peek(entry.name) is None:
         check_can_run(entry, first.num_tokens, first.num_mem, token)
     lm = yield from SHELF.bring(entry.name, "auto", token, stop)
-    shown = time.monotonic() - PERIOD_SECONDS
+    next_look = 0.0
     for state in decode_edited(lm, first, second, edit, stop.is_set):
-        now = time.monotonic()
-        if state.ended or stop.is_set() or now - shown >= PERIOD_SECONDS:
-            shown = now
-            yield _written(lm, state)
+        began = time.monotonic()
+        if state.ended or stop.is_set() or began >= next_look:
+            written = _written(lm, state)
+            took = time.monotonic() - began  # the longer the text, the less often it is shown
+            next_look = began + max(PERIOD_SECONDS, LOOK_SHARE * took)
+            yield written
 
 
 def watch_edit(
@@ -242,7 +252,8 @@ def watch_edit(
         (_, first), (second_name, second) = first_of(path), second_of(other, second_path)
         view = _fresh(first, second)
         yield view | {"s": "Waiting for the model"}
-        seconds = PACE.decoding(model_for(first), first.num_tokens)
+        longest = max(first.num_tokens, second.num_tokens if second else 0)
+        seconds = PACE.decoding(model_for(first), longest)
         for state in RUNNER.stream(write, first, second, edit, visitor_token(request), stop=flag, seconds=seconds):
             if isinstance(state, Loading):
                 yield view | {"s": f"Getting {state.model}"}
@@ -291,7 +302,7 @@ def panel(queue_limit: int | None, file: gr.File) -> None:
             second = gr.File(
                 label="Or a second vector file (.safetensors)",
                 file_types=[".safetensors"],
-                height=110,
+                height=140,
                 elem_id="edit-file",
             )
         with gr.Column(scale=7, min_width=320, elem_classes="cd-right"):

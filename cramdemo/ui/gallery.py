@@ -47,6 +47,7 @@ CSS = """
 .cd-gallery-cards { list-style: none; margin: 0 !important; padding: 0 !important; display: grid; gap: 10px;
   grid-template-columns: repeat(auto-fill, minmax(205px, 1fr)); }
 .cd-gallery-cards li { display: flex; margin: 0; }
+.cd-gallery-cards li:last-child:nth-child(odd) { grid-column: 1 / -1; }
 .cd-gallery-card { flex: 1; display: flex; flex-direction: column; gap: 3px; text-align: left; cursor: pointer;
   padding: 12px 14px; border: 1px solid var(--cd-line); border-left: 4px solid var(--cd-line); border-radius: 10px;
   background: var(--cd-surface); color: var(--cd-ink); }
@@ -119,8 +120,8 @@ def cards_html(held: Sequence[Exhibit]) -> str:
     vectors = sum(each.vectors.num_mem for each in held)
     tokens = sum(each.vectors.num_tokens for each in held)
     return (
-        f'<p class="cd-gallery-lead">{len(held)} texts, {tokens:,} tokens in {vectors} vectors of cram-mini. None of '
-        "the texts is sent: the model writes each one from its vectors, as you watch.</p>"
+        f'<p class="cd-gallery-lead">{len(held)} texts, {tokens:,} tokens in {vectors} vectors of cram-mini. The '
+        "model is given the vectors and nothing else, and writes each text as you watch.</p>"
         f'<ul class="cd-gallery-cards" aria-label="Texts that are decoded with one click">{cards}</ul>'
     )
 
@@ -139,9 +140,9 @@ def _card_html(held: Exhibit) -> str:
 
 def what_html(held: Exhibit | None) -> str:
     """The heading of what is decoded, with its figures; with None the same rows, empty."""
-    title, kind, values, width, form = "What a card holds", "", ("…",) * len(_FIGURES), "d", "their format"
+    title, kind, values = "What a card holds", "", ("…",) * len(_FIGURES)
+    vectors = (held or next(iter(exhibits().values()))).vectors  # width and number format are the same in all
     if held:
-        vectors = held.vectors
         title, kind = held.piece.title, held.piece.kind
         values = (
             str(vectors.num_mem),
@@ -149,7 +150,7 @@ def what_html(held: Exhibit | None) -> str:
             f"{held.tokens_a_vector:.1f}",
             f"{held.file_bytes:,}",
         )
-        width, form = str(vectors.hidden_size), vectors.number_format
+    width, form = vectors.hidden_size, vectors.number_format
     figures = "".join(
         f'<div><dt>{name}</dt><dd>{value}</dd><dd class="cd-why">{why.format(width=width, form=form)}</dd></div>'
         for (name, why), value in zip(_FIGURES, values, strict=True)
