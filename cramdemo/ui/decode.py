@@ -164,7 +164,7 @@ def verdict_html(state: DecodeState) -> str:
     """Progress while it decodes, the verdict at the end."""
     count = f"{state.done} of {plural(state.num_tokens, 'token')}"
     if state.matches is None:
-        return status_line("running", f"Decoding: {count}", [("tokens", count)], state.done / state.num_tokens)
+        return status_line("running", "Decoding", [("tokens written", count)], state.done / state.num_tokens)
     if state.matches:
         head, kind, badge = "Identical to the original.", "lossless", "IDENTICAL"
         why = f"All {plural(state.num_tokens, 'token id')} have the SHA-256 that the file holds"

@@ -38,7 +38,7 @@ _VIEW = """
   <div class="cd-edit-sliders">
     <label><span>Scale all numbers by <b class="cd-edit-scale">1.00</b></span>
       <input type="range" min="0" max="@most@" step="0.05" value="1"></label>
-    <label><span>Share of the second in a blend <b class="cd-edit-share">0 %</b></span>
+    <label><span>Share of the second <b class="cd-edit-share">0 %</b></span>
       <input type="range" min="0" max="1" step="0.05" value="0" disabled></label>
     <button type="button" class="cd-copy">Put back</button>
   </div>

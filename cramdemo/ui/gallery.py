@@ -58,7 +58,7 @@ CSS = """
 .cd-gallery-name { font: 600 17px/1.25 var(--cd-serif); color: var(--cd-ink); margin-bottom: auto; }
 .cd-gallery-held { font-size: 13px; line-height: 1.45; color: var(--cd-ink); font-variant-numeric: tabular-nums;
   margin-top: 5px; }
-.cd-gallery-card small { display: block; font-size: 12.5px; color: var(--cd-muted); }
+.cd-gallery-card small { display: flex; flex-wrap: wrap; gap: 0 12px; font-size: 12.5px; color: var(--cd-muted); }
 .cd-gallery-card[aria-pressed="true"] :is(small, .cd-gallery-kind) { color: var(--cd-ink); }
 .cd-gallery-what { min-height: 172px; box-sizing: border-box; }
 .cd-gallery-what h2 { font: 600 22px/1.2 var(--cd-serif); color: var(--cd-ink); }
@@ -133,8 +133,8 @@ def _card_html(held: Exhibit) -> str:
         f'<span class="cd-gallery-kind">{escape(piece.kind)}</span>'
         f'<span class="cd-gallery-name">{escape(piece.title)}</span>'
         f'<span class="cd-gallery-held">{plural(vectors.num_tokens, "token")} in '
-        f"{plural(vectors.num_mem, 'vector')}<small>{held.tokens_a_vector:.1f} tokens a vector · "
-        f"{held.file_bytes:,} bytes</small></span></button>"
+        f"{plural(vectors.num_mem, 'vector')}<small><span>{held.tokens_a_vector:.1f} tokens a vector</span> "
+        f"<span>{held.file_bytes:,} bytes</span></small></span></button>"
     )
 
 
