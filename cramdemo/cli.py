@@ -1,4 +1,4 @@
-"""The command line: python -m cramdemo cram | decode | models | inspect | bench | pretrain | space.
+"""The command line: python -m cramdemo cram | decode | models | inspect | bench | gallery | pretrain | space.
 
 Exit status: 0 lossless (or done), 3 not lossless (the file is written all the same), 2 bad input, with one
 line on stderr. Results go to stdout, progress to stderr and only on a terminal.
@@ -24,6 +24,7 @@ from cramdemo.config import MAX_NUM_MEM, OPTIMIZERS, CramConfig
 from cramdemo.cram import CramResult, Progress, check_characters, cram
 from cramdemo.decode import decode
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
+from cramdemo.gallery import FOLDER, make_gallery
 from cramdemo.hub import Download
 from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import read_books
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--json", action="store_true", help="print one JSON list")
     models.set_defaults(run=run_models)
     _add_bench(commands.add_parser("bench", help="measure this program on this machine"))
+    _add_gallery(commands.add_parser("gallery", help="make the vectors of the page's gallery"))
     _add_pretrain(commands.add_parser("pretrain", help="train the built-in model and its encoder"))
     _add_space(commands.add_parser("space", help="write a folder ready to push as a Hugging Face Space"))
     return parser
@@ -137,6 +139,12 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figure", type=Path, metavar="FILE.html", help=figure_help)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_bench)
+
+
+def _add_gallery(parser: argparse.ArgumentParser) -> None:
+    out_help = "folder for the vector files, made if it is not there (default: the gallery's own)"
+    parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help=out_help)
+    parser.set_defaults(run=run_gallery)
 
 
 def _add_pretrain(parser: argparse.ArgumentParser) -> None:
@@ -295,6 +303,18 @@ def _check_figure(arguments: argparse.Namespace) -> None:
 def _tell(row: dict[str, Any]) -> None:
     """A row of a benchmark that goes on, for whoever waits."""
     print(f"{row['figure']}: {row['value']}", file=sys.stderr, flush=True)
+
+
+def run_gallery(arguments: argparse.Namespace) -> int:
+    """`gallery`: a vector file for each text of the gallery, every one of them lossless."""
+    sizes = []
+    for piece, path in make_gallery(arguments.out):
+        vectors = load(path)
+        sizes.append(path.stat().st_size)
+        held = f"{plural(vectors.num_tokens, 'token')} in {plural(piece.num_mem, 'vector')}"
+        print(f"{path.name}: {held}, {sizes[-1]:,} bytes, lossless", flush=True)
+    print(f"{plural(len(sizes), 'file')}, {sum(sizes):,} bytes.")
+    return EXIT_OK
 
 
 def run_pretrain(arguments: argparse.Namespace) -> int:

@@ -173,6 +173,21 @@ def greedy_prefixes(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> list
     return [int(count) for count in correct]
 
 
+def decode_side_by_side(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[list[int]]:
+    """The ids that greedy reconstruction writes from each of many sets of vectors, a position at a time.
+
+    They are decoded together, which may differ from one at a time in the last bits of the logits.
+
+    Args:
+        mem: (B, K, d).
+
+    Yields:
+        B ids, `num_tokens` times.
+    """
+    for logits in _greedy(lm, mem, num_tokens):
+        yield [int(token) for token in logits.argmax(-1)]
+
+
 def _greedy(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[Tensor]:
     """Logits (B, V), float32, that choose each of `num_tokens` tokens; the argmax is fed back."""
     inputs = mem.to(lm.device, lm.dtype)  # (B, K, d)

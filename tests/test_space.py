@@ -156,7 +156,9 @@ def test_a_space_holds_what_it_needs_and_nothing_else(hardware: str, checkout: P
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cramdemo").rglob("*.py")}
     assets = {"cram-mini/encoder/config.json", "samples/samples.json"}
     assets |= {"capture.webp", "screenshot.png"}  # shown by the README
-    assets |= {f"paper/{path.name}" for path in (ROOT / "assets" / "paper").iterdir()}
+    assets |= {
+        f"{folder}/{path.name}" for folder in ("gallery", "paper") for path in (ROOT / "assets" / folder).iterdir()
+    }
     rest = {"app.py", "LICENSE", "README.md", "requirements.txt"}
     assert _files(tmp_path / "space") == code | {f"assets/{name}" for name in assets} | rest
     assert sorted(written) == sorted(tmp_path / "space" / name for name in _files(tmp_path / "space"))

@@ -1,4 +1,4 @@
-"""What `pip install .` puts on a machine: the package with its model, samples and tables, able to work at once."""
+"""What `pip install .` puts on a machine: the package with its assets, able to work at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_holds_the_package_and_its_assets_and_nothing_else(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cramdemo").rglob("*.py")}
-    folders = ("cram-mini", "paper", "samples")
+    folders = ("cram-mini", "gallery", "paper", "samples")
     assets = {path for folder in folders for path in (ROOT / "assets" / folder).rglob("*") if path.is_file()}
     assert held == code | {f"cramdemo/{path.relative_to(ROOT).as_posix()}" for path in assets}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -16,6 +17,8 @@ import gradio as gr
 from cramdemo.catalogue import BUILT_IN, MODELS, ModelEntry
 from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
+from cramdemo.gallery import exhibit
+from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
 from cramdemo.ui.live import loading_html, status_line
 from cramdemo.ui.login import visitor_token
@@ -23,15 +26,38 @@ from cramdemo.ui.offer import check_can_run, offered
 from cramdemo.ui.pace import PACE
 from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
 from cramdemo.ui.tokens import text_view
-from cramdemo.vectors import MemVectors, load, token_digest
+from cramdemo.vectors import MemVectors, load, save, token_digest
 
 TASK = "decode"
 NO_FACTS = (
     '<div class="cd-panel cd-await"><h3>What the file says</h3><p class="cd-empty">Model, number of memory tokens, '
     "length and how it was verified will be listed here before anything is decoded.</p></div>"
 )
-NO_VERDICT = status_line("idle", "Ready. Give a vector file, or press “Decode it” after a run on the Compress tab.")
+NO_VERDICT = status_line(
+    "idle",
+    "Ready. Choose one from the gallery, give a vector file, or press “Decode it” after a run on the Compress tab. A "
+    "paragraph takes about a second on cram-mini.",
+)
+WHOSE_WORDS = (
+    '<p class="cd-note cd-whose"><strong>Whose words?</strong> A vector can make a model say anything that its author '
+    "chose. What you read here was put there by whoever made the file; the model vouches for none of it.</p>"
+)
+CSS = """
+.cd-whose { border-left: 4px solid var(--cd-warm); padding: 2px 0 2px 12px; margin: 0; font-size: 14px; }
+.cd-whose strong { color: var(--cd-ink); }
+#tab-decode .cd-decoded { min-height: 200px; box-sizing: border-box; }
+#tab-decode .cd-right > button { align-self: flex-start; width: auto; }
+"""
+CHIPS = ("haiku", "chess", "emoji", "german")
 Shown = tuple[str, str, str]  # facts, text, verdict
+
+
+@dataclass(frozen=True)
+class Given:
+    """Vectors to be decoded, and the size of their file in bytes."""
+
+    vectors: MemVectors
+    size: int
 
 
 @dataclass(frozen=True)
@@ -138,7 +164,7 @@ def verdict_html(state: DecodeState) -> str:
     """Progress while it decodes, the verdict at the end."""
     count = f"{state.done} of {plural(state.num_tokens, 'token')}"
     if state.matches is None:
-        return status_line("running", f"Decoding: {count}", [("tokens", count)], state.done / state.num_tokens)
+        return status_line("running", "Decoding", [("tokens written", count)], state.done / state.num_tokens)
     if state.matches:
         head, kind, badge = "Identical to the original.", "lossless", "IDENTICAL"
         why = f"All {plural(state.num_tokens, 'token id')} have the SHA-256 that the file holds"
@@ -157,53 +183,144 @@ def verdict_html(state: DecodeState) -> str:
 
 def decode_file(path: str | None, request: gr.Request) -> Iterator[Shown]:
     """Read a file, say what it says, decode it; streamed."""
-    session = request.session_hash or ""
     if not path:
+        session = request.session_hash or ""
+        STOPS.end(session, TASK, STOPS.current(session, TASK))
         yield NO_FACTS, "", NO_VERDICT
         return
-    flag = STOPS.begin(session, TASK)
+    yield from watch_decoding(lambda: Given(load(path), Path(path).stat().st_size), TASK, request)
+
+
+def watch_decoding(read: Callable[[], Given], task: str, request: gr.Request) -> Iterator[Shown]:
+    """Read vectors and decode them, for a visitor who watches and may stop it.
+
+    Args:
+        read: gives the vectors; its `CramError` becomes a sentence.
+        task: the name under which it may be stopped.
+    """
+    session = request.session_hash or ""
+    flag = STOPS.current(session, task)
     last: Shown = (NO_FACTS, "", status_line("waiting", "Reading the file"))
+    state: DecodeState | Loading | None = None
     try:
-        vectors = load(path)
-        facts = facts_html(vectors, Path(path).stat().st_size)
+        given = read()
+        facts = facts_html(given.vectors, given.size)
         last = (facts, "", status_line("waiting", "Waiting for the model"))
         yield last
-        for state in follow_decoding(vectors, flag, visitor_token(request)):
+        for state in follow_decoding(given.vectors, flag, visitor_token(request)):
             if isinstance(state, Loading):
                 last = (facts, "", loading_html(state))
             else:
                 last = (facts, state.text, verdict_html(state))
             yield last
+        if not isinstance(state, DecodeState) or state.matches is None:
+            yield *last[:2], stopped_html(state)
     except CramError as error:
         gr.Warning(escape(str(error)), title="Not decoded")
         yield *last[:2], status_line("error", str(error))
     finally:
-        STOPS.end(session, TASK, flag)
+        STOPS.end(session, task, flag)
 
 
-def tab(queue_limit: int | None, queue_id: str) -> tuple[gr.File, Any]:
+def stopped_html(state: DecodeState | Loading | None) -> str:
+    """What a decoding that was stopped leaves: no verdict."""
+    if not isinstance(state, DecodeState):
+        return status_line("done", "Stopped before the first token.")
+    count = f"{state.done} of {state.num_tokens}"
+    head = "Stopped. Whether this is the original text is told by all tokens together."
+    return status_line("done", head, [("tokens", count)], state.done / state.num_tokens)
+
+
+def stop_button(task: str) -> gr.Button:
+    """Lay out the Stop of a decoding."""
+    return gr.Button("Stop", variant="stop", size="md", min_width=90, interactive=False, elem_id=f"{task}-stop")
+
+
+def connect_decoding(
+    event: Any,
+    handler: Callable[..., Iterator[Any]],
+    inputs: Any,
+    outputs: Any,
+    stop: gr.Button,
+    *,
+    task: str,
+    queue_limit: int | None,
+) -> None:
+    """Make an event decode with `handler`; the visitor's decoding before it gives way, and Stop ends this one."""
+
+    def begin(request: gr.Request) -> Any:
+        STOPS.begin(request.session_hash or "", task)
+        return gr.update(interactive=True)
+
+    def end(request: gr.Request) -> Any:
+        return gr.update(interactive=STOPS.going(request.session_hash or "", task))
+
+    begun = event(begin, None, stop, trigger_mode="multiple", **QUICK)
+    ran = begun.then(
+        handler,
+        inputs,
+        outputs,
+        concurrency_limit=queue_limit,
+        concurrency_id=QUEUE,
+        trigger_mode="multiple",
+        **STREAMED,
+    )
+    ran.then(end, None, stop, trigger_mode="multiple", **QUICK)
+
+
+def connect_stop(stop: gr.Button, task: str) -> None:
+    """Make a Stop button work."""
+
+    def press(request: gr.Request) -> None:
+        STOPS.stop(request.session_hash or "", task)
+
+    stop.click(press, None, None, **QUICK)
+
+
+def lend(name: str) -> Iterator[str]:
+    """A file of the gallery as a component takes it. gradio copies the file before it is removed.
+
+    Raises:
+        VectorFileError: there is no such exhibit.
+    """
+    held = exhibit(name)
+    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
+        yield str(save(held.vectors, Path(folder) / f"{held.piece.name}.safetensors"))
+
+
+def tab(queue_limit: int | None) -> tuple[gr.File, Callable[[Any], None]]:
     """Lay out the tab and connect it; gives the file component and a function that connects another trigger."""
     with gr.Row(elem_classes="cd-columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="cd-left"):
             file = gr.File(
                 label="A vector file (.safetensors)", file_types=[".safetensors"], height=150, elem_id="vector-file"
             )
+            chips = _chips()
             facts = gr.HTML(NO_FACTS, apply_default_css=False, elem_id="facts", elem_classes="cd-flat")
         with gr.Column(scale=7, min_width=320, elem_classes="cd-right"):
             verdict = gr.HTML(NO_VERDICT, apply_default_css=False, elem_id="verdict", elem_classes="cd-flat")
+            stop = stop_button(TASK)
             text = text_view()
+            gr.HTML(WHOSE_WORDS, apply_default_css=False, elem_id="whose-words", elem_classes="cd-flat")
 
     def connect(event: Any) -> None:
-        event(
-            decode_file,
-            file,
-            [facts, text, verdict],
-            concurrency_limit=queue_limit,
-            concurrency_id=queue_id,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        connect_decoding(event, decode_file, file, [facts, text, verdict], stop, task=TASK, queue_limit=queue_limit)
 
     connect(file.upload)
     connect(file.clear)
+    for name, chip in chips.items():
+        connect(chip.click(partial(lend, name), None, file, **QUICK).then)
+    connect_stop(stop, TASK)
     return file, connect
+
+
+def _chips() -> dict[str, gr.Button]:
+    """A row of exhibits that are decoded with one click."""
+    with gr.Row(elem_classes="cd-chips"):
+        gr.HTML('<span class="cd-chips-label">From the gallery</span>', apply_default_css=False, elem_classes="cd-flat")
+        return {
+            name: gr.Button(
+                exhibit(name).piece.kind.capitalize(), size="sm", min_width=0, scale=0, elem_classes="cd-chip"
+            )
+            for name in CHIPS
+        }

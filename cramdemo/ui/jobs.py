@@ -215,6 +215,11 @@ class StopFlags:
         with self._lock:
             self._set(session, task)
 
+    def going(self, session: str, task: str) -> bool:
+        """Whether a run of that task has begun and not ended."""
+        with self._lock:
+            return (session, task) in self._flags
+
     def end(self, session: str, task: str, flag: threading.Event) -> None:
         """Forget a run's flag, unless a newer run has taken its place."""
         with self._lock:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from cramdemo.settings import server_settings
-from cramdemo.ui import about, compress, decode, geometry, laws, race, size
+from cramdemo.ui import about, compress, decode, edit, gallery, geometry, laws, race, size
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.chart import allow_plotly, head
 from cramdemo.ui.experiment import QUEUE
@@ -27,7 +27,7 @@ AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own
 CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
-    "css": CSS + "".join(tab.CSS for tab in (race, laws, size, geometry, about)),
+    "css": CSS + "".join(tab.CSS for tab in (race, laws, size, geometry, decode, edit, gallery, about)),
     "head": head() + CALM,
     "max_file_size": MAX_UPLOAD_BYTES,
     "show_error": False,  # unexpected errors would show paths; expected ones have sentences of their own
@@ -61,11 +61,15 @@ def build() -> gr.Blocks:
             with gr.Tab("Geometry", id="geometry", elem_id="tab-geometry"):
                 geometry.tab(AT_A_TIME)
             with gr.Tab("Decode", id="decode", elem_id="tab-decode"):
-                file, decode_on = decode.tab(AT_A_TIME, QUEUE)
+                file, decode_on = decode.tab(AT_A_TIME)
+                edit.panel(AT_A_TIME, file)
+            with gr.Tab("Gallery", id="gallery", elem_id="tab-gallery"):
+                shown = gallery.tab(AT_A_TIME)
             with gr.Tab("About", id="about", elem_id="tab-about"):
                 about.tab(AT_A_TIME, kept_hours=sum(CACHE_SECONDS) // 3600)
         gr.HTML(FOOT, apply_default_css=False, elem_classes="cd-flat")
         _connect_decode_it(first, tabs, file, decode_on)
+        _connect_open(shown, tabs, file, decode_on)
         _connect_load(page, first)
         page.unload(_forget)
         add_api(AT_A_TIME, QUEUE)
@@ -84,6 +88,13 @@ def _connect_decode_it(first: compress.Tab, tabs: gr.Tabs, file: gr.File, decode
         api_visibility="private",
     )
     decode_on(carried.then)
+
+
+def _connect_open(shown: gallery.Tab, tabs: gr.Tabs, file: gr.File, decode_on: Any) -> None:
+    """From the gallery to the same file on the Decode tab, decoded."""
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    lent = shown.open_in_decode.click(decode.lend, shown.chosen, file, **private)
+    decode_on(lent.then(lambda: gr.Tabs(selected="decode"), None, tabs, **private).then)
 
 
 def _space_buttons() -> None:

@@ -39,6 +39,7 @@ from cramdemo.ui.live import status_line
 from cramdemo.ui.offer import check_can_run
 from cramdemo.ui.samples import read_samples
 from cramdemo.ui.shelf import SHELF, Loading
+from cramdemo.ui.tokens import visible_texts
 from cramdemo.vectors import MAX_BITS, MIN_BITS, MemVectors, from_bytes, load, to_bytes
 
 TASK = "bytes"
@@ -54,7 +55,6 @@ _COMPRESSORS = {
     "zstd": "level 22",
 }
 _CODER = "this model + entropy coder"
-_PICTURES = {code: chr(0x2400 + code) for code in range(32)} | {10: "⏎\n", 9: "⇥\t", 13: "␍"}  # of control characters
 _CHARTS = {
     "bits": ("Tokens against bits per number", "How many tokens come back at 2 to 16 bits per number will stand here."),
     "noise": (
@@ -282,7 +282,7 @@ def run(outcome: Outcome, path: str | None, token: str | None, stop: Flag) -> It
     lm = yield from SHELF.bring(model_for(vectors).name, "auto", token, stop)
     tokens, levels, last = "", "", None
     for weighed in weigh(lm, vectors, stop.is_set):
-        tokens = tokens or json.dumps(_visible(lm, weighed.token_ids))
+        tokens = tokens or json.dumps(visible_texts(lm, weighed.token_ids))
         known = len(last.weighed.stored) if last else 0
         levels += "".join(_level(lm, each, weighed.token_ids) for each in weighed.stored[known:])
         last = Measured(weighed, tokens, levels)
@@ -473,16 +473,12 @@ def _example(token: str | None, stop: Flag) -> Any:
     raise AssertionError("a run ends with its result")
 
 
-def _visible(lm: FrozenLM, token_ids: Sequence[int]) -> list[str]:
-    return [text.translate(_PICTURES) for text in lm.token_texts(token_ids)]
-
-
 def _level(lm: FrozenLM, stored: Stored, token_ids: Sequence[int]) -> str:
     """A line of `Measured.levels`; "" for what is not quantised."""
     if stored.name in FLOATS:
         return ""
     marks = "".join("01"[ours == theirs] for ours, theirs in zip(stored.token_ids, token_ids, strict=True))
-    texts = None if stored.survives else _visible(lm, stored.token_ids)
+    texts = None if stored.survives else visible_texts(lm, stored.token_ids)
     return json.dumps([stored.bits, stored.num_bytes, marks, texts]) + "\n"
 
 

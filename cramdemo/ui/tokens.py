@@ -5,8 +5,13 @@ Text reaches the page by `textContent` only, so whatever a text or a file holds 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gradio as gr
 
+from cramdemo.models import FrozenLM
+
+_PICTURES = {code: chr(0x2400 + code) for code in range(32)} | {10: "⏎\n", 9: "⇥\t", 13: "␍"}  # of control characters
 _TOKENS = """
 <div class="cd-panel cd-tokenview">
   <h3>Your text, token by token <span class="cd-solved" aria-hidden="true"></span></h3>
@@ -143,13 +148,18 @@ def token_view() -> gr.HTML:
     )
 
 
-def text_view() -> gr.HTML:
+def text_view(elem_id: str = "decoded") -> gr.HTML:
     """Value: the decoded text so far."""
     return gr.HTML(
         "",
         html_template=_TEXT,
         js_on_load=_TEXT_SCRIPT,
         apply_default_css=False,
-        elem_id="decoded",
+        elem_id=elem_id,
         elem_classes="cd-flat",
     )
+
+
+def visible_texts(lm: FrozenLM, token_ids: Sequence[int]) -> list[str]:
+    """The text that each token adds, control characters as pictures."""
+    return [text.translate(_PICTURES) for text in lm.token_texts(token_ids)]

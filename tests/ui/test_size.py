@@ -137,14 +137,6 @@ def test_every_width_has_its_marks_and_lost_tokens_their_text(measured: list[Mea
     assert all(later.levels.startswith(one.levels) for one, later in itertools.pairwise(measured))
 
 
-def test_control_characters_are_shown_as_pictures() -> None:
-    class Speaker:
-        def token_texts(self, token_ids: list[int]) -> list[str]:
-            return ["a\n", "\x00\x1b", "<b>"]
-
-    assert size._visible(Speaker(), [1, 2, 3]) == ["a⏎\n", "␀␛", "<b>"]  # type: ignore[arg-type]
-
-
 def test_titles_are_findings(measured: list[Measured]) -> None:
     status, values = show(measured[-1])
     assert 'data-state="done"' in status and f"{len(ALL_FORMATS)} of {len(ALL_FORMATS)}" in status
