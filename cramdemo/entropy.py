@@ -95,7 +95,8 @@ class Measured:
     Attributes:
         points: of every text, in the order they were given.
         step, most_steps: updates of each.
-        capacity: C_H in bits, fitted to the points; None while no text is too much for its vector.
+        capacity: C_H in bits, fitted to the points; None while no text is too much for its vector. Repeated text has no
+            say in it: a small model does not expect a repetition, so H_LM overstates what such a text tells.
         seconds: since the start.
         stage: "training", "done" or "stopped"; "seconds" if the time was up.
     """
@@ -257,7 +258,8 @@ def _measure(lm: FrozenLM, texts: Sequence[Text], config: CramConfig, stop: Call
             if stage or seconds - shown >= YIELD_SECONDS:
                 shown = seconds
                 points = _in_order(groups, in_groups)
-                capacity = fit_capacity([p.h_lm for p in points], [p.h_mem for p in points])
+                lawful = [p for p in points if p.kind != REPEATED]
+                capacity = fit_capacity([p.h_lm for p in lawful], [p.h_mem for p in lawful])
                 yield Measured(points, step, config.steps, capacity, seconds, stage or "training")
             if stage:
                 return

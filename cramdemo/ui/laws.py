@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from statistics import mean
@@ -54,10 +55,11 @@ KINDS_EMPTY = "Texts that are too much for one vector: how many of their tokens 
 NOTE = """
 <section class="cd-panel laws-note" aria-label="What the law says"><h3>What the law says</h3>
 <p>A text of N tokens costs the bare model H_LM bits: tokens that it could guess cost little, surprising ones much. One
-vector takes away at most C_H bits, whatever the text is: H_LM+mem = max(0, H_LM − C_H). So a long text that repeats
-itself fits, and a short one of random words does not. It is not length that limits a vector, but surprise.</p>
+vector takes away at most about C_H bits: H_LM+mem = max(0, H_LM − C_H). So prose fits where as many random words do not, and a
+long text that repeats itself fits best. It is not length that limits a vector, but surprise.</p>
 <p>All counts are teacher-forced, over tokens 2 to N: nothing is decoded here.</p></section>
 """
+BEYOND = 1.15  # times C_H; less is scatter
 LAW_HEIGHT, KINDS_HEIGHT = 380, 300
 CSS = """
 .laws-note p { margin-top: 6px; font-size: 13.5px; line-height: 1.55; color: var(--cd-muted); }
@@ -68,12 +70,12 @@ CSS = """
 .laws-paper td, .laws-paper thead th:last-child { text-align: right; }
 .laws-paper thead th { color: var(--cd-muted); border-top: 0; }
 #laws-status .cd-status { min-height: 119px; }
-#laws-law .cd-aside, #laws-kinds .cd-aside { min-height: 36px; }
+#laws-law .cd-aside, #laws-kinds .cd-aside { min-height: 54px; }
 #laws-law h3, #laws-kinds h3 { min-height: 40px; }
 @media (max-width: 640px) {
   #laws-status .cd-status { min-height: 212px; }
   #laws-law h3, #laws-kinds h3 { min-height: 80px; }
-  #laws-law .cd-aside, #laws-kinds .cd-aside { min-height: 73px; }
+  #laws-law .cd-aside, #laws-kinds .cd-aside { min-height: 91px; }
 }
 """
 
@@ -144,6 +146,7 @@ def law_value(model: str, known: Measured) -> dict[str, str]:
         "yaxis": axis("bits with [mem], the same tokens", rangemode="tozero"),
     }
     aside = "One point a text. On the floor: all its surprise is in the vector. On the dotted line: none of it."
+    aside += _beyond(known)
     return {"f": figure(title, traces, layout, aside=aside), "d": "", "a": title}
 
 
@@ -155,7 +158,16 @@ def law_title(model: str, known: Measured) -> str:
     if known.capacity is None or all(point.held for point in known.points):
         return f"Every text fits into one vector of {model}"
     when = "" if known.stage == "done" else " so far"
-    return f"One vector of {model} holds about {known.capacity:,.0f} bits{when}, whatever the text"
+    return f"One vector of {model} holds about {known.capacity:,.0f} bits{when}"
+
+
+def _beyond(known: Measured) -> str:
+    """Which kinds gain much more than the law allows, in a sentence; "" if none does."""
+    most = BEYOND * (known.capacity or math.inf)
+    kinds = [kind for kind in _kinds(known.points) if any(p.gain > most for p in known.points if p.kind == kind)]
+    if not kinds:
+        return ""
+    return f" Beyond the law: {' and '.join(kinds)}, whose rule is shorter than what it costs the bare model."
 
 
 def _kinds(points: Sequence[Point]) -> list[str]:

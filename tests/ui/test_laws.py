@@ -27,7 +27,8 @@ def _known(stage: str = "done", capacity: float | None = 310.0) -> Measured:
 
 def test_the_law_is_drawn_with_its_capacity_and_a_shape_for_each_kind() -> None:
     made = json.loads(law_value("m", _known())["f"])
-    assert made["title"] == "One vector of m holds about 310 bits, whatever the text"
+    assert made["title"] == "One vector of m holds about 310 bits"
+    assert "Beyond the law" not in made["aside"]
     kinds = [trace for trace in made["traces"] if trace["mode"] == "markers"]
     assert [trace["name"] for trace in kinds] == [PROSE, WORDS, REPEATED]
     assert len({trace["marker"]["symbol"] for trace in kinds}) == 3
@@ -36,6 +37,8 @@ def test_the_law_is_drawn_with_its_capacity_and_a_shape_for_each_kind() -> None:
 
 
 def test_titles_say_what_was_found_and_no_more() -> None:
+    again = Measured((*POINTS, Point(REPEATED, 96, 400.0, 0.0, 96)), 60, 120, 310.0, 9.0, "done")
+    assert "Beyond the law: repeated text, whose" in json.loads(law_value("m", again)["f"])["aside"]
     assert "so far" in law_title("m", _known("training"))
     assert law_title("m", _known(capacity=None)) == "Every text fits into one vector of m"
     assert json.loads(kinds_value(_known())["f"])["title"] == "Between kinds, tokens differ 3.0-fold, bits 1.0-fold"
