@@ -55,8 +55,8 @@ KINDS_EMPTY = "Texts that are too much for one vector: how many of their tokens 
 NOTE = """
 <section class="cd-panel laws-note" aria-label="What the law says"><h3>What the law says</h3>
 <p>A text of N tokens costs the bare model H_LM bits: tokens that it could guess cost little, surprising ones much. One
-vector takes away at most about C_H bits: H_LM+mem = max(0, H_LM − C_H). So prose fits where as many random words do not, and a
-long text that repeats itself fits best. It is not length that limits a vector, but surprise.</p>
+vector takes away at most about C_H bits: H_LM+mem = max(0, H_LM − C_H). So prose fits where as many random words do
+not, and a long text that repeats itself fits best. It is not length that limits a vector, but surprise.</p>
 <p>All counts are teacher-forced, over tokens 2 to N: nothing is decoded here.</p></section>
 """
 BEYOND = 1.15  # times C_H; less is scatter
