@@ -13,6 +13,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -117,8 +118,20 @@ def make_gallery(folder: Path) -> Iterator[tuple[Piece, Path]]:
     judges = [load_model(BUILT_IN, device="cpu", precision=precision) for precision in JUDGES]
     folder.mkdir(parents=True, exist_ok=True)
     for piece in read_pieces():
-        result = make(judges, piece)
+        with _one_thread():
+            result = make(judges, piece)
         yield piece, save(result.vectors, folder / f"{piece.name}{SUFFIX}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums come out the same whatever the number of cores, and with them the files."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make(judges: Sequence[FrozenLM], piece: Piece, config: CramConfig | None = None) -> CramResult:
