@@ -29,6 +29,7 @@ from cramdemo.models import FrozenLM
 from cramdemo.optimiser import OPTIMISERS
 from cramdemo.placement import loop_device
 from cramdemo.step import score
+from cramdemo.vectors import dtype_name
 
 PROSE, WORDS, REPEATED, OWN = "prose", "random words", "repeated text", "yours"
 KINDS = (PROSE, WORDS, REPEATED, OWN)
@@ -48,6 +49,7 @@ PHRASES = (
     "Round and round the garden, ",
     "He knocked, and waited, and ",
 )
+_OVERFLOW = "The numbers of {model} overflow in {dtype}, so that no text has a cost. Pick another model."
 _NO_MEMORY = "There is not enough memory for {model} here. Pick a smaller model."
 
 
@@ -110,13 +112,20 @@ class Measured:
 
 
 def measure(
-    lm: FrozenLM, texts: Sequence[Text], *, steps: int = STEPS, seed: int = 0, stop: Callable[[], bool] = lambda: False
+    lm: FrozenLM,
+    texts: Sequence[Text],
+    *,
+    steps: int = STEPS,
+    seconds: float = SECONDS,
+    seed: int = 0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Measured]:
     """Cram every text into one vector, from random starts, and fit the law.
 
     Args:
         texts: as `sample_texts` gives them.
         steps: updates of each text.
+        seconds: after which it ends with what is there.
         seed: of the initial vectors.
         stop: asked after every step of all; when it says True, the last state has what is known by then.
 
@@ -125,12 +134,13 @@ def measure(
 
     Raises:
         TextError: at once, if there is no text, or one that does not fit the model or has less than two tokens.
-        ModelError: while running, if there is not enough memory.
+        ModelError: while running, if there is not enough memory, or the model's numbers overflow.
     """
     limit = lm.max_tokens(NUM_MEM)
     if not texts or not all(2 <= len(text.token_ids) <= limit for text in texts):
         raise TextError(f"Texts of 2 to {limit:,} tokens are needed to measure {lm.name}.")
-    return _measure(lm, texts, CramConfig.for_model(lm, init="embedding", steps=steps, seed=seed), stop)
+    config = CramConfig.for_model(lm, init="embedding", steps=steps, seconds=seconds, seed=seed)
+    return _measure(lm, texts, config, stop)
 
 
 def sample_texts(lm: FrozenLM, own: str = "", seed: int = 0) -> list[Text]:
@@ -236,14 +246,20 @@ class _Group:
         self.mem = self.mem - learning_rate(self.config, step) * self.optimiser.direction(found.gradient)
 
     def points(self) -> list[Point]:
-        """What is known of its texts."""
+        """What is known of its texts.
+
+        Raises:
+            ModelError: a text has never had a cost that is a number.
+        """
+        if not bool(self.h_mem.isfinite().all()):
+            raise ModelError(_OVERFLOW.format(model=self.lm.name, dtype=dtype_name(self.stepper.dtype)))
         found = zip(self.texts, self.h_lm, self.h_mem.tolist(), self.solved.tolist(), strict=True)
         return [Point(text.kind, len(text.token_ids), bare, mem, solved) for text, bare, mem, solved in found]
 
 
 def _measure(lm: FrozenLM, texts: Sequence[Text], config: CramConfig, stop: Callable[[], bool]) -> Iterator[Measured]:
     started = time.perf_counter()
-    shown = -math.inf
+    shown, limit = -math.inf, config.seconds or math.inf
     in_groups = sorted(range(len(texts)), key=lambda i: len(texts[i].token_ids))
     try:
         groups = [
@@ -254,17 +270,23 @@ def _measure(lm: FrozenLM, texts: Sequence[Text], config: CramConfig, stop: Call
             for group in groups:
                 group.advance(step)
             seconds = time.perf_counter() - started
-            stage = "done" if step == config.steps else "stopped" if stop() else "seconds" if seconds >= SECONDS else ""
+            stage = "done" if step == config.steps else "stopped" if stop() else "seconds" if seconds >= limit else ""
             if stage or seconds - shown >= YIELD_SECONDS:
                 shown = seconds
                 points = _in_order(groups, in_groups)
-                lawful = [p for p in points if p.kind != REPEATED]
-                capacity = fit_capacity([p.h_lm for p in lawful], [p.h_mem for p in lawful])
-                yield Measured(points, step, config.steps, capacity, seconds, stage or "training")
+                yield Measured(points, step, config.steps, _capacity(points), seconds, stage or "training")
             if stage:
                 return
     except torch.OutOfMemoryError as error:
         raise ModelError(_NO_MEMORY.format(model=lm.name)) from error
+
+
+def _capacity(points: Sequence[Point]) -> float | None:
+    """C_H as `Measured` has it. Texts that are all held tell no more than that it is above what they cost."""
+    lawful = [p for p in points if p.kind != REPEATED]
+    if all(point.held for point in lawful):
+        return None
+    return fit_capacity([p.h_lm for p in lawful], [p.h_mem for p in lawful])
 
 
 def _in_order(groups: Sequence[_Group], numbers: Sequence[int]) -> tuple[Point, ...]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cramdemo import FrozenLM
+from cramdemo import FrozenLM, entropy
 from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.entropy import (
@@ -18,14 +18,17 @@ from cramdemo.entropy import (
     PROSE,
     REPEATED,
     WORDS,
+    Point,
     Text,
+    _capacity,
     fit_capacity,
     measure,
     paragraphs,
     sample_texts,
 )
-from cramdemo.errors import TextError
+from cramdemo.errors import ModelError, TextError
 from cramdemo.metrics import cross_entropy_bits
+from cramdemo.step import Scored
 
 bits = st.floats(0, 2000)
 
@@ -104,6 +107,28 @@ def test_a_text_s_bits_are_those_of_a_vector_that_cram_would_score_alike(tiny_lm
 def test_stop_keeps_what_is_there(tiny_lm: FrozenLM) -> None:
     states = list(measure(tiny_lm, _texts(2), steps=50, stop=lambda: True))
     assert [state.stage for state in states] == ["stopped"] and states[0].points
+
+
+def test_time_that_is_up_ends_it_with_what_is_there(tiny_lm: FrozenLM) -> None:
+    states = list(measure(tiny_lm, _texts(2), steps=10_000, seconds=0.1))
+    assert states[-1].stage == "seconds" and states[-1].step < 10_000
+
+
+def test_texts_that_are_all_held_tell_no_capacity() -> None:
+    held, other = Point(PROSE, 24, 150.0, 0.3, 24), Point(PROSE, 96, 500.0, 200.0, 60)
+    assert _capacity([held, held]) is None
+    assert _capacity([held, other]) == pytest.approx(300.0)
+    assert _capacity([held, other, Point(REPEATED, 96, 900.0, 0.0, 96)]) == pytest.approx(300.0)
+
+
+def test_costs_that_are_no_numbers_are_said_in_a_sentence(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflowing(lm: FrozenLM, mem: torch.Tensor, ids: torch.Tensor, **_: float) -> Scored:
+        nothing = torch.full(ids.shape, torch.nan)
+        return Scored(nothing, nothing, torch.zeros_like(mem))
+
+    monkeypatch.setattr(entropy, "score", overflowing)
+    with pytest.raises(ModelError, match="overflow in float32"):
+        list(measure(tiny_lm, _texts(1)))
 
 
 def test_no_texts_and_texts_of_one_token_are_refused(tiny_lm: FrozenLM) -> None:

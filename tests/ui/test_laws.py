@@ -10,6 +10,7 @@ import pytest
 from cramdemo.catalogue import BUILT_IN, published_gains
 from cramdemo.entropy import PROSE, REPEATED, WORDS, Measured, Point
 from cramdemo.errors import ModelError, TextError
+from cramdemo.settings import Settings
 from cramdemo.ui import laws
 from cramdemo.ui.laws import check, kinds_value, law_title, law_value, paper_html, run, show
 
@@ -38,12 +39,33 @@ def test_the_law_is_drawn_with_its_capacity_and_a_shape_for_each_kind() -> None:
 
 def test_titles_say_what_was_found_and_no_more() -> None:
     again = Measured((*POINTS, Point(REPEATED, 96, 400.0, 0.0, 96)), 60, 120, 310.0, 9.0, "done")
-    assert "Beyond the law: repeated text, whose" in json.loads(law_value("m", again)["f"])["aside"]
+    assert "more than 15 %: repeated text. A repetition" in json.loads(law_value("m", again)["f"])["aside"]
+    words = Measured((*POINTS, Point(WORDS, 96, 900.0, 400.0, 30)), 60, 120, 310.0, 9.0, "done")
+    assert json.loads(law_value("m", words)["f"])["aside"].endswith("more than 15 %: random words.")
     assert "so far" in law_title("m", _known("training"))
-    assert law_title("m", _known(capacity=None)) == "Every text fits into one vector of m"
+    fit = Measured((POINTS[0], POINTS[3]), 60, 120, None, 9.0, "done")
+    assert law_title("m", fit) == "Every text fits into one vector of m"
+    assert law_title("m", _known(capacity=None)) == "2 of 4 texts fit into one vector of m"
+    assert law_title("m", _known(capacity=0.0)) == "The vectors save no bits yet"
     assert json.loads(kinds_value(_known())["f"])["title"] == "Between kinds, tokens differ 3.0-fold, bits 1.0-fold"
     few = json.loads(kinds_value(Measured(POINTS[:2], 1, 2, 300.0, 1.0))["f"])["title"]
     assert few.startswith("Too few kinds")
+    worse = (Point(PROSE, 96, 550.0, 600.0, 3), Point(WORDS, 96, 1100.0, 1300.0, 2))
+    early = json.loads(kinds_value(Measured(worse, 0, 120, 0.0, 1.0))["f"])["title"]
+    assert early == "Some kinds have no tokens right or no bits saved yet"
+
+
+def test_kinds_are_compared_by_texts_that_do_not_fit_whatever_they_cost() -> None:
+    held = Point(REPEATED, 96, 580.0, 0.0, 96)  # it costs more than C_H, and saves only what it costs
+    made = json.loads(kinds_value(Measured((*POINTS, held), 120, 120, 310.0, 9.0, "done"))["f"])
+    assert {x for trace in made["traces"] for x in trace["x"]} == {PROSE, WORDS}
+
+
+def test_the_limits_of_the_server_hold(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(laws, "sample_texts", lambda lm, own, seed: [laws_text(PROSE)])
+    monkeypatch.setattr(laws, "server_settings", lambda: Settings(max_steps=3))
+    *_, (_, last) = run("", tiny, 0, None, threading.Event())
+    assert last.step == last.most_steps == 3 and last.stage == "done"
 
 
 def test_a_run_shows_points_and_the_time_left(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
