@@ -216,6 +216,7 @@ def cram(
     config: CramConfig | None = None,
     *,
     stop: Callable[[], bool] | None = None,
+    start: Tensor | None = None,
 ) -> Iterator[Progress | CramResult]:
     """Optimise [mem] vectors for one text.
 
@@ -224,14 +225,16 @@ def cram(
         text_or_ids: the text, or its N ids.
         config: settings; None takes the defaults for this model.
         stop: asked after every look at the run; when it says True, the best so far becomes the result.
+        start: (K, d), finite, the vectors at step 0, which the result never falls behind: the whole text is trained
+            at once. None for `initial_vectors`, as every restart but the first has.
 
     Yields:
         `Progress` at most ten times a second, the first at step 0; then one `CramResult`.
 
     Raises:
         TextError: at once, if the text is empty, too long, or not given back by the tokenizer.
-        ConfigError: at once, if `init` is "encoder" and the model has none, or the model was loaded in another
-            precision than the config's.
+        ConfigError: at once, if `init` is "encoder" and the model has none, the model was loaded in another
+            precision than the config's, or `start` is not (K, d) finite numbers.
         ModelError: while running, if there is not memory for a single step.
     """
     if isinstance(text_or_ids, str):
@@ -242,7 +245,9 @@ def cram(
     _check_precision(lm, config)
     if not all(0 <= token < lm.vocab_size for token in token_ids):
         raise TextError(f"The text holds ids outside the vocabulary of {lm.vocab_size:,} that {lm.name} has.")
-    run = _Run(lm, token_ids, config)
+    if start is not None:
+        _check_start(lm, start, config.num_mem)
+    run = _Run(lm, token_ids, config, start)
     return run.items(stop or (lambda: False))
 
 
@@ -364,6 +369,16 @@ def _check_precision(lm: FrozenLM, config: CramConfig) -> None:
         )
 
 
+def _check_start(lm: FrozenLM, start: Tensor, num_mem: int) -> None:
+    if start.shape != (num_mem, lm.hidden_size):
+        raise ConfigError(
+            f"start has shape {tuple(start.shape)}; with {plural(num_mem, 'memory token')} {lm.name} starts from "
+            f"({num_mem}, {lm.hidden_size}) numbers."
+        )
+    if not bool(torch.isfinite(start).all()):
+        raise ConfigError("start holds numbers that are not finite. Start from other vectors.")
+
+
 def _from_encoder(lm: FrozenLM, config: CramConfig) -> bool:
     return config.init == "encoder" or (config.init == "auto" and lm.encoder is not None)
 
@@ -396,13 +411,21 @@ def initial_vectors(lm: FrozenLM, token_ids: Tensor, config: CramConfig) -> Tens
     return torch.cat([noise[:, :drawn] * lm.embedding_std, encoded + ENCODER_NOISE * noise[:, drawn:]], dim=1)
 
 
+def _first_vectors(lm: FrozenLM, token_ids: Tensor, config: CramConfig, start: Tensor | None) -> Tensor:
+    """[mem] of every restart at step 0, (R, K, d): the first one's are `start`, if it is given."""
+    if start is None:
+        return initial_vectors(lm, token_ids, config)
+    given = start.detach().to(lm.device, torch.float32)[None]
+    return given if config.restarts == 1 else torch.cat([given, initial_vectors(lm, token_ids, config)[1:]])
+
+
 class _Run:
     """One optimisation: tensors on the device, decisions there too, looked at by the host now and then.
 
     R restarts of the same text run as one batch; what is shown and kept is always the leading one.
     """
 
-    def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig) -> None:
+    def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig, start: Tensor | None = None) -> None:
         assert config.learning_rate is not None and config.growth is not None
         assert config.margin is not None and config.temperature is not None and config.boost is not None
         assert config.optimizer is not None
@@ -411,7 +434,8 @@ class _Run:
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         place = loop_device(lm.device)
-        self.mem = initial_vectors(lm, self.ids, config).to(place)  # (R, K, d)
+        self.started = start is not None
+        self.mem = _first_vectors(lm, self.ids, config, start).to(place)  # (R, K, d)
         self.optimiser = OPTIMISERS[config.optimizer](self.mem)
         self.best = self.mem[0].clone()  # (K, d)
         self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=place)
@@ -421,13 +445,15 @@ class _Run:
         self.weights = torch.ones(config.restarts, len(token_ids), device=place)  # of tokens in the loss
         self.wanted: Tensor | None = None  # (P,), int64: tokens that a step predicts; None for all
         self.seen: tuple[Tensor, Tensor] | None = None  # nats and margins, (R, n), each token's as last predicted
-        self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
+        grown = 0 if self.started else self.growth * config.num_mem
+        self.trained = min(len(token_ids), grown or len(token_ids))
         heads = lm.flops.head / max(1, lm.flops.head + lm.flops.body)
         self._head_is_worthwhile = heads >= WORTHWHILE_HEAD
         self.proof: list[Verification] = []  # of `best`, once it is solved
         self.told = (-math.inf, -math.inf)  # rank and seconds of the best vectors last put into a progress
         self.step = 0
-        self.flops = lm.encode_flops(len(token_ids), config.num_mem) if _from_encoder(lm, config) else 0
+        encoded = _from_encoder(lm, config) and (start is None or config.restarts > 1)
+        self.flops = lm.encode_flops(len(token_ids), config.num_mem) if encoded else 0
         self.history: list[tuple[int, Tensor, Tensor]] = []
 
     def items(self, stop: Callable[[], bool]) -> Iterator[Progress | CramResult]:
@@ -598,9 +624,14 @@ class _Run:
             num_tokens=len(self.token_ids),
             token_sha256=token_digest(self.token_ids),
             dtype_trained=dtype_name(self.stepper.dtype),
-            config={**dataclasses.asdict(self.config), "steps_done": self.step},
+            config=self._settings(),
             created_with=f"cramdemo {__version__}",
         )
+
+    def _settings(self) -> dict[str, Any]:
+        """The file's `config`; nobody must think that a run from given vectors could be repeated by its seed."""
+        given = {"init": "given"} if self.started else {}
+        return {**dataclasses.asdict(self.config), **given, "steps_done": self.step}
 
     def _result(self, reason: str, started: float) -> CramResult:
         return judge(

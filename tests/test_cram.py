@@ -275,6 +275,50 @@ def test_a_run_is_not_solved_while_decoding_says_no(tiny_lm: FrozenLM, monkeypat
     assert never.accuracy == 1.0
 
 
+# ---- given vectors
+
+
+def test_a_run_from_given_vectors_goes_on_from_them_and_never_falls_behind(tiny_lm: FrozenLM) -> None:
+    config = CramConfig(num_mem=2, steps=60, growth=4)
+    half = run_cram(tiny_lm, HARD, config)
+    kept = half.vectors.mem.clone()
+    (first,), stopped = _split(cram(tiny_lm, HARD, config, stop=lambda: True, start=half.vectors.mem))
+    assert torch.equal(stopped.vectors.mem, kept) and first.solved_total == int(half.token_correct.sum())
+    _, wild = _split(cram(tiny_lm, HARD, dataclasses.replace(config, learning_rate=3.0), start=half.vectors.mem))
+    assert int(wild.token_correct.sum()) >= int(half.token_correct.sum())
+    assert torch.equal(half.vectors.mem, kept), "the vectors given were changed"
+    assert (half.vectors.config["init"], stopped.vectors.config["init"]) == ("auto", "given")
+
+
+def test_only_the_first_restart_starts_from_the_given_vectors(tiny_lm: FrozenLM) -> None:
+    config = CramConfig(num_mem=2, steps=1, restarts=2)
+    good = run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=500)).vectors.mem
+    found = ENGINE._Run(tiny_lm, tiny_lm.tokenize(EASY), config.filled(tiny_lm), good).mem
+    assert torch.equal(found[0], good)
+    assert torch.equal(found[1], initial_vectors(tiny_lm, torch.tensor([[1]]), config)[1])
+
+
+def test_the_encoder_is_not_paid_for_where_it_is_not_asked(built_in: FrozenLM) -> None:
+    config = CramConfig(num_mem=2, steps=1).filled(built_in)
+    start = torch.zeros(2, built_in.hidden_size)
+    without = ENGINE._Run(built_in, HARD, config).flops
+    assert (ENGINE._Run(built_in, HARD, config, start).flops, without) == (0, built_in.encode_flops(len(HARD), 2))
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        (torch.zeros(1, 64), r"start has shape \(1, 64\); with 2 memory tokens .* starts from \(2, 64\) numbers"),
+        (torch.zeros(2, 63), r"start has shape \(2, 63\)"),
+        (torch.zeros(1, 2, 64), r"start has shape \(1, 2, 64\)"),
+        (torch.full((2, 64), math.nan), "not finite"),
+    ],
+)
+def test_vectors_that_cannot_be_a_start_are_refused_at_once(tiny_lm: FrozenLM, start: Tensor, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        cram(tiny_lm, EASY, CramConfig(num_mem=2), start=start)
+
+
 # ---- a seed says it all
 
 
