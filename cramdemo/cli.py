@@ -445,6 +445,7 @@ _REASONS = {
     "solved": "the margin was reached, but decoding differs",
     "steps": "out of steps",
     "seconds": "out of time",
+    "patience": "no more tokens came right",
     "stopped": "stopped",
     "memory": "out of memory",
     "diverged": "the loss is no longer a number; lower the learning rate",

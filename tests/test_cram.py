@@ -319,6 +319,40 @@ def test_vectors_that_cannot_be_a_start_are_refused_at_once(tiny_lm: FrozenLM, s
         cram(tiny_lm, EASY, CramConfig(num_mem=2), start=start)
 
 
+# ---- what is told of each token
+
+
+@pytest.mark.parametrize("settings", [{"growth": 4}, {"growth": 0, "restarts": 3}], ids=str)
+@pytest.mark.usefixtures("every_step")
+def test_a_token_is_dated_by_the_step_since_which_it_is_right(tiny_lm: FrozenLM, settings: dict[str, Any]) -> None:
+    progress, _ = _split(cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=80, margin=3.0, **settings)))
+    since = [-1] * len(progress[0].marks)
+    for p in progress:
+        since = [-1 if mark == "0" else p.step if was < 0 else was for mark, was in zip(p.marks, since, strict=True)]
+        assert list(p.solved_at) == since
+    assert max(since) > 0 and len(set(since)) > 2
+
+
+@pytest.mark.usefixtures("every_step")
+def test_the_model_s_own_word_is_told_of_every_trained_token(tiny_lm: FrozenLM) -> None:
+    config = CramConfig(num_mem=2, growth=8, init="embedding")
+    (first,), result = _split(cram(tiny_lm, HARD, config, stop=lambda: True))
+    ids = torch.tensor([HARD])
+    said = tiny_lm.text_logits(initial_vectors(tiny_lm, ids, config), ids)[0].argmax(-1)
+    assert first.trained_tokens == 16 and list(first.predicted) == said[:16].tolist()
+    assert torch.equal(result.token_predicted, said)
+    assert [a == b for a, b in zip(said.tolist(), HARD, strict=True)] == result.token_correct.tolist()
+
+
+@pytest.mark.usefixtures("every_step")
+def test_patience_ends_a_run_that_gains_nothing_and_no_other(tiny_lm: FrozenLM) -> None:
+    config = CramConfig(steps=400, growth=0, patience=30)
+    progress, result = _split(cram(tiny_lm, HARD, config))
+    gains = [p.step for before, p in pairwise(progress) if p.best_total > before.best_total]
+    assert (result.reason, result.steps) == ("patience", max(gains) + 30)
+    assert run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=500, patience=30)).reason == "solved"
+
+
 # ---- a seed says it all
 
 

@@ -24,6 +24,7 @@ REASONS = {
     "solved": "Solved",
     "steps": "All steps used",
     "seconds": "Time budget used",
+    "patience": "No more tokens came right, the best vectors are kept",
     "stopped": "Stopped, the best vectors are kept",
     "memory": "Out of memory, the best vectors are kept",
     "diverged": "The numbers overflowed, the best vectors are kept",
