@@ -29,8 +29,19 @@ from cramdemo.vectors import from_bytes
 from tests.ui.conftest import SOLVABLE, TINY
 
 
-def settings(*, text=SOLVABLE, model=TINY, num_mem=4, preset="fast", steps=500, seconds=0, margin=1.0, init="auto"):
-    return text, model, num_mem, preset, steps, seconds, 0.1, margin, 0, "auto", init
+def settings(
+    *,
+    text=SOLVABLE,
+    model=TINY,
+    num_mem=4,
+    search=False,
+    preset="fast",
+    steps=500,
+    seconds=0,
+    margin=1.0,
+    init="auto",
+):
+    return text, model, num_mem, search, preset, steps, seconds, 0.1, margin, 0, "auto", init
 
 
 def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
@@ -114,7 +125,7 @@ def test_finish_offers_the_file_and_removes_its_copy(states):
     download, _, _, actions, tries, try_mem, try_steps, _ = next(stream)
     path = Path(download["value"])
     assert path.read_bytes() == b"data" and path.name == "name.safetensors"
-    assert actions["visible"] and tries["visible"] and try_mem["value"] == "Use 2 memory tokens"
+    assert actions["visible"] and tries["visible"] and try_mem["value"] == "Continue with 2 memory tokens"
     assert not try_steps["visible"]
     assert list(stream) == [] and not path.exists()
 
