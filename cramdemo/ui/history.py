@@ -79,7 +79,7 @@ update();
 """
 
 CSS = """
-.cd-runs { overflow: hidden; }
+.cd-runs h3 { flex-wrap: nowrap; }
 .cd-clear { font-size: 12px; font-weight: 500; padding: 2px 8px; border: 1px solid var(--cd-line); border-radius: 6px;
   color: var(--cd-ink); background: var(--cd-sunk); cursor: pointer; }
 .cd-clear[hidden] { display: none; }
@@ -91,7 +91,11 @@ CSS = """
   padding: 6px 4px; border-top: 1px solid var(--cd-line); font-size: 13.5px; color: var(--cd-ink); cursor: pointer;
   font-variant-numeric: tabular-nums; }
 .cd-runlist label:hover { background: var(--cd-sunk); }
-.cd-runlist input { width: 15px; height: 15px; margin: 0; align-self: center; accent-color: var(--cd-accent); }
+.cd-runlist input { appearance: none; width: 16px; height: 16px; margin: 0; align-self: center; position: relative;
+  border: 1.5px solid var(--cd-muted); border-radius: 4px !important; background: none !important; }
+.cd-runlist input:checked { border-color: var(--cd-accent); background: var(--cd-accent) !important; }
+.cd-runlist input:checked::after { content: ""; position: absolute; left: 4px; top: 0; width: 5px; height: 9px;
+  border: solid var(--cd-surface); border-width: 0 2px 2px 0; transform: rotate(45deg); }
 .cd-run-number { color: var(--cd-muted); }
 .cd-run-what { overflow-wrap: anywhere; }
 .cd-run-verdict { font-weight: 600; color: var(--cd-warm); text-align: right; }
@@ -253,7 +257,8 @@ def comparison(runs: Sequence[Run], picked: Sequence[Any]) -> dict[str, str]:
     layout = {
         "xaxis": axis("step", rangemode="tozero"),
         "yaxis": axis("loss, bits a token", rangemode="tozero"),
-        "legend": {"orientation": "v", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top"},
+        "legend": {"orientation": "v", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "margin": {"l": 52, "r": 18, "t": 50, "b": 42},
     }
     title = finding(chosen[0], chosen[1])
     return {

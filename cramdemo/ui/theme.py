@@ -205,6 +205,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-status[data-state="running"], .cd-status[data-state="waiting"] { border-left-color: var(--cd-warm); }
 .cd-status[data-state="done"] { border-left-color: var(--cd-accent); }
 .cd-status[data-state="error"] { border-left-color: var(--cd-warm); background: var(--cd-warm-soft); }
+#status .cd-status { min-height: 117px; }
 .cd-head { font-size: 15px; font-weight: 600; color: var(--cd-ink); overflow-wrap: anywhere; }
 .cd-status[data-state="idle"] .cd-head { font-weight: 400; color: var(--cd-muted); }
 .cd-status dl { display: flex; flex-wrap: wrap; gap: 6px 24px; margin-top: 8px; }
@@ -227,7 +228,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   font: 16px/1.9 var(--cd-serif); color: var(--cd-ink); white-space: pre-wrap; overflow-wrap: anywhere;
   max-height: 300px; overflow-y: auto; margin-top: 6px !important; padding: 2px; border-radius: 4px; background: none;
 }
-.cd-textstage { min-height: 132px; }
+.cd-textstage { min-height: 150px; }
 .cd-tokens { position: relative; line-height: 2.05; padding-top: 8px; margin-top: 0 !important; }
 .cd-tokens[hidden], .cd-text[hidden], .cd-copy[hidden], .cd-tip[hidden] { display: none; }
 .cd-token { unicode-bidi: isolate; border-radius: 3px; padding: 2px 0; transition: background .2s;
@@ -248,7 +249,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-key span { padding: 1px 4px; border-radius: 3px; color: var(--cd-ink); margin-right: 5px; }
 .cd-key-right { background: var(--cd-accent-soft); }
 .cd-key .cd-key-wrong { padding: 0; margin: 0; }
-.cd-strip { display: flex; gap: 6px; height: 76px; margin-top: 8px; }
+.cd-strip { contain: inline-size; display: flex; gap: 6px; height: 76px; margin-top: 8px; }
 .cd-scale { display: flex; flex-direction: column; justify-content: space-between; width: 26px; flex: none;
   text-align: right; font-size: 11px; line-height: 1; color: var(--cd-muted); font-variant-numeric: tabular-nums;
   padding-bottom: 6px; }
@@ -256,10 +257,10 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   position: relative; scrollbar-width: thin; border-radius: 4px;
   background: linear-gradient(var(--cd-line), var(--cd-line)) 0 calc(100% - 5px) / 100% 1px no-repeat local; }
 .cd-bit { flex: 1 0 4px; max-width: 14px; display: flex; flex-direction: column; justify-content: flex-end; }
-.cd-bit::after { content: ""; height: calc(var(--cd-share, 0) * 100%); box-sizing: border-box;
-  border-radius: 2px 2px 0 0; border: 1.5px solid var(--cd-muted); border-bottom: 0; }
-.cd-bit.cd-right::after { background: var(--cd-accent); border-color: var(--cd-accent); }
-.cd-bit.cd-wrong::after { border-color: var(--cd-warm); }
+.cd-bit::after { content: ""; height: calc(var(--cd-share, 0) * 100%); border-radius: 2px 2px 0 0;
+  box-shadow: inset 0 0 0 1.2px var(--cd-muted); }
+.cd-bit.cd-right::after { background: var(--cd-accent); box-shadow: none; }
+.cd-bit.cd-wrong::after { box-shadow: inset 0 0 0 1.2px var(--cd-warm); }
 .cd-bit:first-child::after { display: none; }
 .cd-bit.cd-active { outline: 1.5px solid var(--cd-ink); }
 .cd-solved { font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
@@ -270,6 +271,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   font-variant-numeric: tabular-nums; }
 
 .cd-chart .cd-title { font-size: 14px; color: var(--cd-ink); }
+.cd-chart .cd-aside { min-height: 1.45em; }
 .cd-aside { font-size: 12.5px; color: var(--cd-muted); line-height: 1.45; }
 .cd-stage { position: relative; margin-top: 6px; }
 .cd-stage .cd-empty { position: absolute; inset: 0; padding: 0; }
@@ -307,6 +309,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-honest { margin-top: 10px !important; font-size: 13.5px; line-height: 1.5; color: var(--cd-muted); }
 .cd-expected { margin-top: -4px !important; min-height: 3em; }
 .cd-expected b { color: var(--cd-ink); font-weight: 600; }
+#card section { min-height: 516px; }
 .cd-after { gap: 10px !important; min-height: 88px; }
 .cd-tries, .cd-actions { gap: 8px !important; flex-wrap: wrap !important; }
 
@@ -328,6 +331,11 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   .cd-top svg { width: 40px; }
   .cd-top h1 { font-size: 25px; }
   .cd-figures { grid-template-columns: 1fr 1fr; }
+  .cd-solved { flex-basis: 100%; min-height: 1.4em; }
+  #status .cd-status { min-height: 214px; }
+  #card section { min-height: 780px; }
+  .cd-chart .cd-aside { min-height: 2.9em; }
+  .cd-after { min-height: 128px; }
 }
 @media (prefers-reduced-motion: reduce) { .cd-bar i, .cd-token { transition: none; } }
 """

@@ -12,8 +12,8 @@ _TOKENS = """
   <h3>Your text, token by token <span class="cd-solved" aria-hidden="true"></span></h3>
   <span class="cd-said" role="status"></span>
   <p class="cd-key" aria-hidden="true"><span class="cd-key-prefix">solved from the start on</span>
-    <span class="cd-key-right">solved further on</span> <span class="cd-key-wrong">wrong</span>,
-    above the first wrong one what the model says instead</p>
+    <span class="cd-key-right">solved further on</span> <span class="cd-key-wrong">wrong</span>
+    with the model’s own word above the first</p>
   <div class="cd-textstage">
     <div class="cd-tokens" tabindex="0" role="group" aria-label="Tokens; the arrow keys go from one to the next"></div>
     <p class="cd-empty">Each token of your text will stand here, with a wavy line under it until the model
