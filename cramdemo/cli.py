@@ -165,7 +165,10 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
 
 def _num_mem(value: str) -> int | str:
     """K, or the word for the fewest that will do."""
-    return value if value == FEWEST else int(value)
+    try:
+        return value if value == FEWEST else int(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value[:60]!r} is no whole number, nor {FEWEST}") from None
 
 
 def run_cram_command(arguments: argparse.Namespace) -> int:
