@@ -37,6 +37,7 @@ const root = find('.cd-tokenview'), box = find('.cd-tokens'), bars = find('.cd-b
 const solved = find('.cd-solved'), said = find('.cd-said'), empty = find('.cd-empty'), most = find('.cd-most');
 let lines = null, marks = '', margins = [], ids = [], spans = [], blocks = [], bits = [], cost = null, kinds = [];
 let words = '', says = {}, dates = '', since = [], active = -1, first = -1, timer = 0, sentence = '';
+let pointer = '', turned = false;
 
 const pictures = {'\\n': '\\u23ce\\n', '\\t': '\\u21e5\\t', '\\r': '\\u240d'};
 const picture = c => pictures[c] || String.fromCharCode(0x2400 + c.charCodeAt(0));
@@ -150,17 +151,23 @@ function show(i, at) {
 function hide() { tip.hidden = true; fade(); }
 
 function into(node) {  // sideways in the strip, down in the text, without the page moving
-  const one = node.parentElement;
-  if (one === bars) { bars.scrollLeft = node.offsetLeft - bars.clientWidth / 2; }
+  const place = node.parentElement, {scrollLeft, scrollTop} = place;
+  if (place === bars) { bars.scrollLeft = node.offsetLeft - bars.clientWidth / 2; }
   else { node.scrollIntoView({block: 'nearest'}); }
+  turned = place.scrollLeft !== scrollLeft || place.scrollTop !== scrollTop;
 }
 
 for (const place of [box, bars]) {
-  place.addEventListener('pointerover', event => {
-    const i = event.target.dataset.i;
-    if (i !== undefined) { show(+i, place); }
+  place.addEventListener('pointermove', event => {  // a browser also says so when the page moves below a still pointer
+    const i = event.target.dataset.i, at = `${event.screenX},${event.screenY}`;
+    if (i !== undefined && at !== pointer) { show(+i, place); }
+    pointer = at;
   });
-  for (const name of ['pointerleave', 'blur', 'scroll']) { place.addEventListener(name, hide); }
+  for (const name of ['pointerleave', 'blur']) { place.addEventListener(name, hide); }
+  place.addEventListener('scroll', () => {
+    if (!turned) { hide(); } else { show(active, place); }
+    turned = false;
+  });
   place.addEventListener('focus', () => {
     if (spans.length && place.matches(':focus-visible')) { show(Math.max(active, 0), place); }
   });
