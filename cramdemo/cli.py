@@ -24,6 +24,7 @@ from cramdemo.config import MAX_NUM_MEM, OPTIMIZERS, CramConfig
 from cramdemo.cram import CramResult, Progress, check_characters, cram
 from cramdemo.decode import decode
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
+from cramdemo.fewest import Search, Trial, fewest
 from cramdemo.gallery import FOLDER, make_gallery
 from cramdemo.hub import Download
 from cramdemo.models import FrozenLM, load_model
@@ -38,6 +39,7 @@ CRAM_SETTINGS = (  # that `cram` has an option for
     *("preset", "num_mem", "steps", "seconds", "learning_rate", "margin", "temperature", "boost", "optimizer"),
     *("init", "precision", "seed"),
 )
+FEWEST = "auto"  # in the place of K
 _DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: all GPUs and main memory together (default: a GPU if there is one)"
 MODEL_HELP = "name from `models`, folder, or hub id as owner/name"
 MODEL_COLUMNS = ("model", "size", "width", "layers", "context", "licence", "gated", "cramming", "progressive")
@@ -84,8 +86,8 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="FILE", help="a UTF-8 text file, or - for standard input")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help=f"vector file (default: FILE's name{SUFFIX})")
     parser.add_argument("--model", default=BUILT_IN, help=f"{MODEL_HELP} (default {BUILT_IN})")
-    memory_help = f"memory tokens, 1 to {MAX_NUM_MEM} (default {default.num_mem})"
-    parser.add_argument("--num-mem", type=int, metavar="K", help=memory_help)
+    memory_help = f"memory tokens, 1 to {MAX_NUM_MEM}, or {FEWEST} to find the fewest (default {default.num_mem})"
+    parser.add_argument("--num-mem", type=_num_mem, metavar="K", help=memory_help)
     preset_help = "fast: soonest lossless; most: as many tokens as the vectors can hold, in its time (default fast)"
     parser.add_argument("--preset", metavar="P", help=preset_help)
     parser.add_argument("--steps", type=int, metavar="N", help=f"most optimiser steps (default {default.steps})")
@@ -169,6 +171,14 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_space)
 
 
+def _num_mem(value: str) -> int | str:
+    """K, or the word for the fewest that will do."""
+    try:
+        return value if value == FEWEST else int(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value[:60]!r} is no whole number, nor {FEWEST}") from None
+
+
 def run_cram_command(arguments: argparse.Namespace) -> int:
     """`cram`: text file in, vector file and figures out."""
     text = read_text(arguments.text)
@@ -176,17 +186,24 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path(_default_output(arguments.text))
     _check_folder(output)  # before the run, so that no work is lost
     settings = {name: getattr(arguments, name) for name in CRAM_SETTINGS}
+    search = settings["num_mem"] == FEWEST
+    if search:
+        settings["num_mem"] = None
     CramConfig.for_model(MODELS[BUILT_IN], **settings)  # the limits of all models, told before one is loaded
     lm = _load(arguments.model, device=arguments.device, precision=arguments.precision or "auto")
     _tell_precision(lm)
     config = CramConfig.for_model(lm, **settings)
     with _interrupt_flag() as interrupted:
-        result = _watch(cram(lm, text, config, stop=interrupted), config.steps)
+        if search:
+            result, trials = _watch_search(fewest(lm, text, config, stop=interrupted), config.steps)
+        else:
+            result, trials = _watch(cram(lm, text, config, stop=interrupted), config.steps), ()
     save(result.vectors, output)
     if arguments.json:
-        _print_json(result.summary())
+        tried = {"trials": [dataclasses.asdict(trial) for trial in trials]} if search else {}
+        _print_json(result.summary() | tried)
     else:
-        print(_report(result, output))
+        print(*(_trial_line(trial) for trial in trials), _report(result, output), sep="\n")
     return EXIT_OK if result.lossless else EXIT_NOT_LOSSLESS
 
 
@@ -411,11 +428,29 @@ def _watch(items: Iterator[Progress | CramResult], steps: int) -> CramResult:
         for item in items:
             if isinstance(item, CramResult):
                 return item
-            bar.update(item.step - bar.n)
-            bar.set_postfix_str(
-                f"{item.best_total}/{item.num_tokens} tokens, {item.loss_bits:.2f} bits/token", refresh=False
-            )
+            _show(bar, item)
     raise AssertionError("a run ends with a result")
+
+
+def _watch_search(states: Iterator[Search], steps: int) -> tuple[CramResult, tuple[Trial, ...]]:
+    """Drive a search to its result, with a progress bar for each K on a terminal."""
+    with tqdm(total=steps, unit="step", disable=None) as bar:
+        for state in states:
+            if state.result is not None:
+                return state.result, state.trials
+            bar.set_description_str(f"K = {state.config.num_mem}", refresh=False)
+            _show(bar, state.progress)
+    raise AssertionError("a search ends with a result")
+
+
+def _show(bar: tqdm[Any], item: Progress) -> None:
+    bar.update(item.step - bar.n)
+    bar.set_postfix_str(f"{item.best_total}/{item.num_tokens} tokens, {item.loss_bits:.2f} bits/token", refresh=False)
+
+
+def _trial_line(trial: Trial) -> str:
+    reached = "lossless" if trial.lossless else f"{trial.solved} of {plural(trial.num_tokens, 'token')} right"
+    return f"K = {trial.num_mem}: {reached}, {plural(trial.steps, 'step')}, {trial.seconds:.1f} s"
 
 
 @contextmanager
@@ -465,6 +500,7 @@ _REASONS = {
     "solved": "the margin was reached, but decoding differs",
     "steps": "out of steps",
     "seconds": "out of time",
+    "patience": "no more tokens came right",
     "stopped": "stopped",
     "memory": "out of memory",
     "diverged": "the loss is no longer a number; lower the learning rate",

@@ -77,6 +77,8 @@ class CramConfig:
         growth: tokens added to the trained prefix each time it is solved; 0 trains the whole text at once; None takes
             the model's table entry too.
         warmup_steps: linear warm-up of the learning rate; a cosine decay over `steps` follows.
+        patience: the run ends after so many steps in which no more tokens came right, nor the margin grew of a text
+            that is all right; None for no such end. The published recipe of the cramming paper has 2,000.
         restarts: initial vectors tried side by side as one batch; the first to be solved ends the run.
         seed: of the initial vectors and nothing else.
         init: "encoder" starts from the memory encoder's vectors, "embedding" from N(0, std of the embedding
@@ -97,6 +99,7 @@ class CramConfig:
     optimizer: str | None = None
     growth: int | None = None
     warmup_steps: int = 10
+    patience: int | None = None
     restarts: int = 1
     seed: int = 0
     init: str = "auto"
@@ -106,6 +109,8 @@ class CramConfig:
         _check_whole("num_mem", self.num_mem, 1, MAX_NUM_MEM)
         _check_whole("steps", self.steps, 1, MAX_STEPS)
         _check_whole("warmup_steps", self.warmup_steps, 0, MAX_STEPS)
+        if self.patience is not None:
+            _check_whole("patience", self.patience, 1, MAX_STEPS)
         _check_whole("restarts", self.restarts, 1, MAX_RESTARTS)
         _check_whole("seed", self.seed, 0, MAX_SEED)
         if self.margin is not None:

@@ -65,6 +65,8 @@ class Progress:
         num_tokens: N.
         min_margin: smallest logit margin over the trained tokens.
         marks: "1" for a solved token, "0" for an unsolved one, N characters.
+        predicted: what the model says for each trained token, the true ones before it given; ids.
+        solved_at: for each of the N tokens the step since which it has been right without a break; -1 if it is not.
         best_prefix, best_total: the same counts for the best vectors so far, which are the ones kept.
         curve: (step, loss_bits, accuracy) for the steps since the last progress.
         best: copy of the best vectors, not verified, whose only figure is their accuracy; in the first and the last
@@ -87,6 +89,8 @@ class Progress:
     curve: tuple[tuple[int, float, float], ...]
     best: MemVectors | None = None
     flops: int = 0
+    predicted: tuple[int, ...] = ()
+    solved_at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,12 @@ class CramResult:
         vectors: ready to be saved; a copy of the best ones scored.
         token_ids: the text's N ids.
         verifications: of the vectors as saved, by greedy decoding, one for each dtype checked.
-        reason: why the run ended: "solved", "steps", "seconds", "stopped", "memory" or "diverged"; or what `judge`
-            was told.
+        reason: why the run ended: "solved", "steps", "seconds", "patience", "stopped", "memory" or "diverged"; or
+            what `judge` was told.
         steps: updates done. seconds: time of the optimisation, verification included.
         flops: of the encoder, all steps of all restarts, and verification (`FlopCount`).
         token_bits: (N,), cost of each token with [mem]. token_margins: (N,). token_correct: (N,), bool.
+        token_predicted: (N,), int64, what the model says for each token, teacher-forced.
         bare_bits, bare_correct: (N - 1,), the bare LM's on tokens 1..N-1.
         encoder_correct: (N,), bool, right tokens under the memory encoder's vectors as they come; None where the
             model has no encoder for this K.
@@ -118,6 +123,7 @@ class CramResult:
     token_bits: Tensor
     token_margins: Tensor
     token_correct: Tensor
+    token_predicted: Tensor
     bare_bits: Tensor
     bare_correct: Tensor
     encoder_correct: Tensor | None
@@ -227,7 +233,8 @@ def cram(
         text_or_ids: the text, or its N ids.
         config: settings; None takes the defaults for this model.
         stop: asked after every look at the run; when it says True, the best so far becomes the result.
-        start: (K, d), any float dtype: [mem] at step 0, of every restart, in place of what `init` says; None for that.
+        start: (K, d), finite, the vectors at step 0, which the result never falls behind: the whole text is trained
+            at once. None for `initial_vectors`, as every restart but the first has.
 
     Yields:
         `Progress` at most ten times a second, the first at step 0; then one `CramResult`.
@@ -235,7 +242,7 @@ def cram(
     Raises:
         TextError: at once, if the text is empty, too long, or not given back by the tokenizer.
         ConfigError: at once, if `init` is "encoder" and the model has none, the model was loaded in another
-            precision than the config's, or `start` has another shape or numbers that are not finite.
+            precision than the config's, or `start` is not (K, d) finite numbers.
         ModelError: while running, if there is not memory for a single step.
     """
     if isinstance(text_or_ids, str):
@@ -247,7 +254,7 @@ def cram(
     if not all(0 <= token < lm.vocab_size for token in token_ids):
         raise TextError(f"The text holds ids outside the vocabulary of {lm.vocab_size:,} that {lm.name} has.")
     if start is not None:
-        _check_start(start, config.num_mem, lm.hidden_size)
+        _check_start(lm, start, config.num_mem)
     run = _Run(lm, token_ids, config, start)
     return run.items(stop or (lambda: False))
 
@@ -290,7 +297,7 @@ def judge(
     with torch.no_grad():
         logits = lm.text_logits(vectors.mem.to(lm.device)[None], ids)
         bare = lm.bare_logits(ids)
-        token_margins = margins(logits, ids)[0].cpu()
+        token_margins, predicted = margins(logits, ids)[0].cpu(), logits[0].argmax(-1).cpu()
         token_bits = cross_entropy_bits(logits, ids)[0].cpu()
         bare_bits = cross_entropy_bits(bare, ids[:, 1:])[0].cpu()
         bare_correct = correct_tokens(bare, ids[:, 1:])[0].cpu()
@@ -306,6 +313,7 @@ def judge(
         token_bits=token_bits,
         token_margins=token_margins,
         token_correct=token_margins > 0,
+        token_predicted=predicted,
         bare_bits=bare_bits,
         bare_correct=bare_correct,
         encoder_correct=_encoder_correct(lm, ids, vectors.num_mem),
@@ -370,14 +378,14 @@ def _check_precision(lm: FrozenLM, config: CramConfig) -> None:
         )
 
 
-def _check_start(start: Tensor, num_mem: int, hidden_size: int) -> None:
-    if start.shape != (num_mem, hidden_size):
+def _check_start(lm: FrozenLM, start: Tensor, num_mem: int) -> None:
+    if start.shape != (num_mem, lm.hidden_size):
         raise ConfigError(
-            f"start has the shape {tuple(start.shape)}; {plural(num_mem, 'memory token')} of width {hidden_size} "
-            f"need ({num_mem}, {hidden_size}). Give vectors of this model and this number."
+            f"start has shape {tuple(start.shape)}; with {plural(num_mem, 'memory token')} {lm.name} starts from "
+            f"({num_mem}, {lm.hidden_size}) numbers."
         )
     if not bool(torch.isfinite(start).all()):
-        raise ConfigError("start holds numbers that are not finite. Give vectors of a run that did not overflow.")
+        raise ConfigError("start holds numbers that are not finite. Start from other vectors.")
 
 
 def _from_encoder(lm: FrozenLM, config: CramConfig) -> bool:
@@ -425,6 +433,14 @@ def learning_rate(config: CramConfig, step: int) -> float:
     return config.learning_rate * warm * cosine
 
 
+def _first_vectors(lm: FrozenLM, token_ids: Tensor, config: CramConfig, start: Tensor | None) -> Tensor:
+    """[mem] of every restart at step 0, (R, K, d): the first one's are `start`, if it is given."""
+    if start is None:
+        return initial_vectors(lm, token_ids, config)
+    given = start.detach().to(lm.device, torch.float32)[None]
+    return given if config.restarts == 1 else torch.cat([given, initial_vectors(lm, token_ids, config)[1:]])
+
+
 class _Run:
     """One optimisation: tensors on the device, decisions there too, looked at by the host now and then.
 
@@ -440,26 +456,27 @@ class _Run:
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         place = loop_device(lm.device)
-        if start is None:
-            self.mem = initial_vectors(lm, self.ids, config).to(place)  # (R, K, d)
-        else:
-            self.mem = start.detach().float().to(place).repeat(config.restarts, 1, 1)
+        self.started = start is not None
+        self.mem = _first_vectors(lm, self.ids, config, start).to(place)  # (R, K, d)
         self.optimiser = OPTIMISERS[config.optimizer](self.mem)
         self.best = self.mem[0].clone()  # (K, d)
         self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=place)
         self.best_counts = torch.zeros(2, dtype=torch.int64, device=place)  # prefix, total
+        self.gained_at = torch.zeros((), dtype=torch.int64, device=place)
+        self.solved_at = torch.full((len(token_ids),), -1, device=place)  # int64
         self.done = torch.zeros((), dtype=torch.bool, device=place)
         self.margin = config.margin
         self.weights = torch.ones(config.restarts, len(token_ids), device=place)  # of tokens in the loss
         self.wanted: Tensor | None = None  # (P,), int64: tokens that a step predicts; None for all
-        self.seen: tuple[Tensor, Tensor] | None = None  # nats and margins, (R, n), each token's as last predicted
-        self.trained = min(len(token_ids), self.growth * config.num_mem or len(token_ids))
+        self.seen: tuple[Tensor, ...] | None = None  # nats, margins and rivals, (R, n), each token's as last predicted
+        grown = 0 if self.started else self.growth * config.num_mem
+        self.trained = min(len(token_ids), grown or len(token_ids))
         heads = lm.flops.head / max(1, lm.flops.head + lm.flops.body)
         self._head_is_worthwhile = heads >= WORTHWHILE_HEAD
         self.proof: list[Verification] = []  # of `best`, once it is solved
         self.told = (-math.inf, -math.inf)  # rank and seconds of the best vectors last put into a progress
         self.step = 0
-        encoded = start is None and _from_encoder(lm, config)
+        encoded = _from_encoder(lm, config) and (start is None or config.restarts > 1)
         self.flops = lm.encode_flops(len(token_ids), config.num_mem) if encoded else 0
         self.history: list[tuple[int, Tensor, Tensor]] = []
 
@@ -502,8 +519,9 @@ class _Run:
             weights=weights,
             wanted=self.wanted,
         )
-        nats, token_margins = self._all_seen(found)
+        nats, token_margins, _ = self._all_seen(found)
         scores = _Scores.of_leader(token_margins, nats.mean(-1), self.margin)
+        self._date(scores.correct)
         if self.wanted is None:  # what was last seen some steps ago proves nothing
             self._keep_best(scores)
             if self.trained == len(self.token_ids):
@@ -517,22 +535,24 @@ class _Run:
         self.history.append((self.step, scores.nats, scores.counts[1] / len(self.token_ids)))
         return scores
 
-    def _all_seen(self, found: Scored) -> tuple[Tensor, Tensor]:
-        """Nats and margins of all trained tokens, (R, n), with what was predicted just now."""
-        if self.wanted is None or self.seen is None:
-            self.seen = found.nats, found.margins
+    def _all_seen(self, found: Scored) -> tuple[Tensor, ...]:
+        """Nats, margins and rivals of all trained tokens, (R, n), with what was predicted just now."""
+        news, wanted = (found.nats, found.margins, found.rivals), self.wanted
+        if wanted is None or self.seen is None:
+            self.seen = news
         else:
-            nats, token_margins = self.seen
-            self.seen = (
-                nats.index_copy(1, self.wanted, found.nats),
-                token_margins.index_copy(1, self.wanted, found.margins),
-            )
+            self.seen = tuple(old.index_copy(1, wanted, new) for old, new in zip(self.seen, news, strict=True))
         return self.seen
+
+    def _date(self, correct: Tensor) -> None:
+        """Note since which step each token, (n,) bool, has been right."""
+        since = self.solved_at[: len(correct)]
+        self.solved_at[: len(correct)] = torch.where(correct, torch.where(since < 0, self.step, since), -1)
 
     def _choose_wanted(self, solved: bool) -> None:
         """Which tokens the next steps predict: all, or those that are not well solved where that saves enough."""
         assert self.seen is not None
-        _, token_margins = self.seen
+        _, token_margins, _ = self.seen
         self.wanted = None
         if solved or token_margins.shape[1] < self.trained or not self._head_is_worthwhile:
             return
@@ -542,6 +562,8 @@ class _Run:
 
     def _keep_best(self, scores: _Scores) -> None:
         better = scores.rank > self.best_rank
+        gained = better & ((scores.counts[1] > self.best_counts[1]) | scores.exact)
+        self.gained_at = torch.where(gained, self.step, self.gained_at)
         self.best = torch.where(better, self.mem[scores.leader], self.best)
         self.best_rank = torch.where(better, scores.rank, self.best_rank)
         self.best_counts = torch.where(better, scores.counts, self.best_counts)
@@ -562,10 +584,14 @@ class _Run:
         if self.trained < len(self.token_ids) and bool(scores.exact):
             self.trained = min(len(self.token_ids), self.trained + self.growth)
         self._choose_wanted(bool(scores.solved))
-        if stop():
-            return "stopped"
+        return "stopped" if stop() else self._limit(seconds)
+
+    def _limit(self, seconds: float) -> str:
+        """Which limit of its settings the run has reached, "" if none."""
         if self.config.seconds is not None and seconds >= self.config.seconds:
             return "seconds"
+        if self.config.patience is not None and self.step - int(self.gained_at) >= self.config.patience:
+            return "patience"
         return "steps" if self.step >= self.config.steps else ""
 
     def _still_solved(self) -> bool:
@@ -612,7 +638,15 @@ class _Run:
             curve=curve,
             best=self._news(seconds, last=last),
             flops=self.flops,
+            predicted=self._predicted(scores),
+            solved_at=tuple(self.solved_at.tolist()),
         )
+
+    def _predicted(self, scores: _Scores) -> tuple[int, ...]:
+        assert self.seen is not None
+        rivals = self.seen[2][scores.leader]
+        ids = self.ids[0, : len(rivals)].to(rivals.device)
+        return tuple(torch.where(scores.correct, ids, rivals).tolist())
 
     def _vectors(self, mem: Tensor) -> MemVectors:
         lm = self.lm
@@ -625,9 +659,14 @@ class _Run:
             num_tokens=len(self.token_ids),
             token_sha256=token_digest(self.token_ids),
             dtype_trained=dtype_name(self.stepper.dtype),
-            config={**dataclasses.asdict(self.config), "steps_done": self.step},
+            config=self._settings(),
             created_with=f"cramdemo {__version__}",
         )
+
+    def _settings(self) -> dict[str, Any]:
+        """The file's `config`; nobody must think that a run from given vectors could be repeated by its seed."""
+        given = {"init": "given"} if self.started else {}
+        return {**dataclasses.asdict(self.config), **given, "steps_done": self.step}
 
     def _result(self, reason: str, started: float) -> CramResult:
         return judge(

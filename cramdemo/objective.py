@@ -24,11 +24,13 @@ class HeadLoss(NamedTuple):
     Attributes:
         nats: (B, N), float32, plain cross-entropy of each token.
         margins: (B, N), float32, logit of the right token minus the largest other one.
+        rivals: (B, N), int64, that other token: what the model says instead where the margin is below 0.
         gradient: (B, N, d), of the loss by the hidden states, in their dtype.
     """
 
     nats: Tensor
     margins: Tensor
+    rivals: Tensor
     gradient: Tensor
 
 
@@ -109,21 +111,22 @@ def head_loss(
     """
     rows, ids = hidden.flatten(0, 1), token_ids.flatten()  # (B * N, d), (B * N,)
     nats = torch.empty(len(ids), device=hidden.device)
-    token_margins, gradient = torch.empty_like(nats), torch.empty_like(rows)
+    token_margins, rivals, gradient = torch.empty_like(nats), torch.empty_like(ids), torch.empty_like(rows)
     block = max(1, LOGIT_BYTES // (weight.shape[0] * weight.element_size()))
     for start in range(0, len(ids), block):
         part = slice(start, start + block)
         logits = F.linear(rows[part], weight, bias)  # (n, V)
-        nats[part], token_margins[part] = _gradient_in_place(logits, ids[part], temperature, margin)
+        nats[part], token_margins[part], rivals[part] = _gradient_in_place(logits, ids[part], temperature, margin)
         torch.mm(logits, weight, out=gradient[part])
     gradient /= token_ids.shape[1]  # the mean over a text's tokens
     if weights is not None:
         gradient *= weights.reshape(-1, 1)
-    return HeadLoss(nats.view_as(token_ids), token_margins.view_as(token_ids), gradient.view_as(hidden))
+    nats, token_margins, rivals = (x.view_as(token_ids) for x in (nats, token_margins, rivals))
+    return HeadLoss(nats, token_margins, rivals, gradient.view_as(hidden))
 
 
-def _gradient_in_place(logits: Tensor, ids: Tensor, temperature: float, margin: float) -> tuple[Tensor, Tensor]:
-    """Turns logits (n, V) into the gradient of each row's loss by them; returns nats (n,) and margins (n,).
+def _gradient_in_place(logits: Tensor, ids: Tensor, temperature: float, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Turns logits (n, V) into the gradient of each row's loss by them; returns nats, margins and rivals, (n,) each.
 
     Of T * cross-entropy(z / T) that is softmax(z / T) - onehot(right); where the margin is missed, the hinge adds
     onehot(rival) - onehot(right). Softmax sums in float32 whatever the dtype of the logits. Single logits are
@@ -146,4 +149,4 @@ def _gradient_in_place(logits: Tensor, ids: Tensor, temperature: float, margin: 
     short = (right - rival < margin).to(logits.dtype)
     logits[rows, ids] -= 1 + short
     logits[rows, at] += short
-    return nats, right - rival
+    return nats, right - rival, at

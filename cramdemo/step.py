@@ -22,11 +22,13 @@ class Scored(NamedTuple):
     Attributes:
         nats: (R, P), float32, plain cross-entropy of each token.
         margins: (R, P), float32, logit of the right token minus the largest other one.
+        rivals: (R, P), int64, what the model says instead of a token whose margin is below 0; of others some token.
         gradient: (R, K, d), float32, of each row's loss by its vectors.
     """
 
     nats: Tensor
     margins: Tensor
+    rivals: Tensor
     gradient: Tensor
 
 
@@ -63,9 +65,10 @@ def score(
             token_margins = margins(logits, ids)
             loss, nats = cram_loss(logits, ids, token_margins, temperature=temperature, margin=margin, weights=weights)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-            return Scored(*(x.to(mem.device) for x in (nats, token_margins.detach(), gradient)))
+            said = logits.detach().argmax(-1)
+            return Scored(*(x.to(mem.device) for x in (nats, token_margins.detach(), said, gradient)))
         hidden = lm.text_hidden(leaf, token_ids, wanted)  # (R, P, d)
         weight, bias = lm.linear_head
         found = head_loss(hidden.detach(), weight, bias, ids, temperature=temperature, margin=margin, weights=weights)
         (gradient,) = torch.autograd.grad(hidden, leaf, found.gradient)
-    return Scored(*(x.to(mem.device) for x in (found.nats, found.margins, gradient)))
+    return Scored(*(x.to(mem.device) for x in (found.nats, found.margins, found.rivals, gradient)))

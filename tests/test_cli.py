@@ -77,6 +77,31 @@ def test_json_of_cram_is_one_object_with_every_promised_key(
     assert captured.err == ""  # no progress bar in a pipe
 
 
+def test_auto_finds_the_fewest_memory_tokens_and_tells_what_was_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = tmp_path / "t.txt", tmp_path / "v.safetensors"
+    text.write_text(" ".join(str(7919 * i % 10007) for i in range(8)))
+    arguments = ["cram", str(text), "-o", str(out), "--num-mem", "auto", "--init", "embedding"]
+    assert main([*arguments, "--json", "--seconds", "0.1"]) == 3  # too short for anything
+    report = json.loads(capsys.readouterr().out)
+    tried = [trial["num_mem"] for trial in report["trials"]]
+    assert tried == [2**i for i in range(len(tried))] and not any(trial["lossless"] for trial in report["trials"])
+    assert report["num_mem"] == load(out).num_mem
+
+    text.write_text("Hi there")
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("K = 1: lossless, ") and "Lossless: " in printed
+    assert load(out).num_mem == 1
+
+
+def test_what_is_no_number_of_memory_tokens_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["cram", "-", "--num-mem", "few"])
+    assert caught.value.code == 2 and "'few' is no whole number, nor auto" in capsys.readouterr().err
+
+
 def test_a_run_out_of_steps_exits_3_and_still_writes_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -277,6 +277,84 @@ def test_a_run_is_not_solved_while_decoding_says_no(tiny_lm: FrozenLM, monkeypat
     assert never.accuracy == 1.0
 
 
+# ---- given vectors
+
+
+def test_a_run_from_given_vectors_goes_on_from_them_and_never_falls_behind(tiny_lm: FrozenLM) -> None:
+    config = CramConfig(num_mem=2, steps=60, growth=4)
+    half = run_cram(tiny_lm, HARD, config)
+    kept = half.vectors.mem.clone()
+    (first,), stopped = _split(cram(tiny_lm, HARD, config, stop=lambda: True, start=half.vectors.mem))
+    assert torch.equal(stopped.vectors.mem, kept) and first.solved_total == int(half.token_correct.sum())
+    _, wild = _split(cram(tiny_lm, HARD, dataclasses.replace(config, learning_rate=3.0), start=half.vectors.mem))
+    assert int(wild.token_correct.sum()) >= int(half.token_correct.sum())
+    assert torch.equal(half.vectors.mem, kept), "the vectors given were changed"
+    assert (half.vectors.config["init"], stopped.vectors.config["init"]) == ("auto", "given")
+
+
+def test_only_the_first_restart_starts_from_the_given_vectors(tiny_lm: FrozenLM) -> None:
+    config = CramConfig(num_mem=2, steps=1, restarts=2)
+    good = run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=500)).vectors.mem
+    found = ENGINE._Run(tiny_lm, tiny_lm.tokenize(EASY), config.filled(tiny_lm), good).mem
+    assert torch.equal(found[0], good)
+    assert torch.equal(found[1], initial_vectors(tiny_lm, torch.tensor([[1]]), config)[1])
+
+
+def test_the_encoder_is_not_paid_for_where_it_is_not_asked(built_in: FrozenLM) -> None:
+    config = CramConfig(num_mem=2, steps=1).filled(built_in)
+    start = torch.zeros(2, built_in.hidden_size)
+    without = ENGINE._Run(built_in, HARD, config).flops
+    assert (ENGINE._Run(built_in, HARD, config, start).flops, without) == (0, built_in.encode_flops(len(HARD), 2))
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        (torch.zeros(1, 64), r"start has shape \(1, 64\); with 2 memory tokens .* starts from \(2, 64\) numbers"),
+        (torch.zeros(2, 63), r"start has shape \(2, 63\)"),
+        (torch.zeros(1, 2, 64), r"start has shape \(1, 2, 64\)"),
+        (torch.full((2, 64), math.nan), "not finite"),
+    ],
+)
+def test_vectors_that_cannot_be_a_start_are_refused_at_once(tiny_lm: FrozenLM, start: Tensor, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        cram(tiny_lm, EASY, CramConfig(num_mem=2), start=start)
+
+
+# ---- what is told of each token
+
+
+@pytest.mark.parametrize("settings", [{"growth": 4}, {"growth": 0, "restarts": 3}], ids=str)
+@pytest.mark.usefixtures("every_step")
+def test_a_token_is_dated_by_the_step_since_which_it_is_right(tiny_lm: FrozenLM, settings: dict[str, Any]) -> None:
+    progress, _ = _split(cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=80, margin=3.0, **settings)))
+    since = [-1] * len(progress[0].marks)
+    for p in progress:
+        since = [-1 if mark == "0" else p.step if was < 0 else was for mark, was in zip(p.marks, since, strict=True)]
+        assert list(p.solved_at) == since
+    assert max(since) > 0 and len(set(since)) > 2
+
+
+@pytest.mark.usefixtures("every_step")
+def test_the_model_s_own_word_is_told_of_every_trained_token(tiny_lm: FrozenLM) -> None:
+    config = CramConfig(num_mem=2, growth=8, init="embedding")
+    (first,), result = _split(cram(tiny_lm, HARD, config, stop=lambda: True))
+    ids = torch.tensor([HARD])
+    said = tiny_lm.text_logits(initial_vectors(tiny_lm, ids, config), ids)[0].argmax(-1)
+    assert first.trained_tokens == 16 and list(first.predicted) == said[:16].tolist()
+    assert torch.equal(result.token_predicted, said)
+    assert [a == b for a, b in zip(said.tolist(), HARD, strict=True)] == result.token_correct.tolist()
+
+
+@pytest.mark.usefixtures("every_step")
+def test_patience_ends_a_run_that_gains_nothing_and_no_other(tiny_lm: FrozenLM) -> None:
+    config = CramConfig(steps=400, growth=0, patience=30)
+    progress, result = _split(cram(tiny_lm, HARD, config))
+    gains = [p.step for before, p in pairwise(progress) if p.best_total > before.best_total]
+    assert (result.reason, result.steps) == ("patience", max(gains) + 30)
+    assert run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=500, patience=30)).reason == "solved"
+
+
 # ---- a seed says it all
 
 
@@ -590,42 +668,6 @@ def test_progress_agrees_with_itself(tiny_lm: FrozenLM) -> None:
         assert (p.min_margin > 0) == (p.solved_total == p.trained_tokens)
         assert p.curve[-1] == (p.step, p.loss_bits, p.accuracy)
         assert p.best_total >= p.solved_total
-
-
-# ---- started from given vectors
-
-
-def test_a_run_from_given_vectors_goes_on_where_they_came_from(tiny_lm: FrozenLM) -> None:
-    first = run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=300))
-    assert first.lossless and first.steps > 0
-    again = _run_from(tiny_lm, EASY, CramConfig(num_mem=2, steps=300), first.vectors.mem)
-    assert again.steps == 0 and torch.equal(again.vectors.mem, first.vectors.mem)
-    assert again.flops < first.flops
-
-
-def test_given_vectors_are_left_as_they_are_and_need_no_encoder(tiny_lm: FrozenLM) -> None:
-    start = torch.zeros(2, tiny_lm.hidden_size, dtype=torch.float16)
-    result = _run_from(tiny_lm, EASY, CramConfig(num_mem=2, steps=3, restarts=2, init="encoder"), start)
-    assert not start.any() and result.steps == 3
-
-
-@pytest.mark.parametrize(
-    ("start", "words"),
-    [
-        (torch.zeros(64), r"shape \(64,\); 2 memory tokens of width 64 need \(2, 64\)"),
-        (torch.zeros(1, 64), r"shape \(1, 64\)"),
-        (torch.zeros(2, 63), r"shape \(2, 63\)"),
-        (torch.full((2, 64), float("nan")), "not finite"),
-    ],
-    ids=["one dimension", "other K", "other width", "not a number"],
-)
-def test_vectors_that_cannot_be_a_start_are_refused_at_once(tiny_lm: FrozenLM, start: Tensor, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        cram(tiny_lm, EASY, CramConfig(num_mem=2), start=start)
-
-
-def _run_from(lm: FrozenLM, text: str, config: CramConfig, start: Tensor) -> CramResult:
-    return _split(cram(lm, text, config, start=start))[1]
 
 
 # ---- refused at once

@@ -60,7 +60,7 @@ def _expected(lm: FrozenLM, mem: Tensor, ids: Tensor, margin: float, temperature
     plain = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
     loss = nats + F.relu(margin - margins)
     gradients = [torch.autograd.grad(loss[:, n].sum(), leaf, retain_graph=True)[0] for n in range(ids.shape[1])]
-    return plain.detach(), margins.detach(), torch.stack(gradients)  # (R, N), (R, N), (N, R, K, d)
+    return plain.detach(), margins.detach(), logits.argmax(-1), torch.stack(gradients)  # (R, N) each; (N, R, K, d)
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
@@ -72,7 +72,7 @@ def test_it_agrees_with_whole_logits_and_autograd(
 ) -> None:
     lm, (margin, temperature) = _lm(config, tiny_lm), settings
     mem, ids = _inputs(lm)
-    nats, margins, gradients = _expected(lm, mem, ids, margin, temperature)
+    nats, margins, said, gradients = _expected(lm, mem, ids, margin, temperature)
     chosen = list(range(9)) if wanted is None else wanted
     kept = None if wanted is None else torch.tensor(wanted)
     weights = torch.rand(2, 9, generator=torch.Generator().manual_seed(2)) if weighted else torch.ones(2, 9)
@@ -82,6 +82,8 @@ def test_it_agrees_with_whole_logits_and_autograd(
     torch.testing.assert_close(found.nats, nats[:, chosen], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.margins, margins[:, chosen], rtol=1e-4, atol=1e-5)
     weighed = weights.T[:, :, None, None] * gradients  # (N, R, K, d)
+    wrong = margins[:, chosen] < 0
+    assert wrong.any() and torch.equal(found.rivals[wrong], said[:, chosen][wrong])
     torch.testing.assert_close(found.gradient, weighed[chosen].mean(0), rtol=1e-3, atol=1e-6)
 
 

@@ -8,19 +8,33 @@ from dataclasses import dataclass
 from html import escape
 
 from cramdemo.catalogue import Published, find, published
-from cramdemo.config import MAX_NUM_MEM_PAGE, MAX_STEPS, CramConfig
+from cramdemo.config import MAX_NUM_MEM_PAGE, CramConfig
 from cramdemo.cram import CramResult
 from cramdemo.decode import Verification
 from cramdemo.errors import plural
 from cramdemo.vectors import MemVectors, dtype_name
 
 ZLIB_LEVEL = 9
+WHY = {  # each figure's definition
+    "tokens a vector": "tokens decoded over memory tokens",
+    "information gain": "of the text’s bits under the bare model, those that the vectors save; tokens 2 to N",
+    "token gain": "right tokens, teacher-forced, with [mem] less without; tokens 2 to N",
+    "theoretical capacity": "if every bit of 16-bit vectors held text",
+    "utilisation": "token gain over that capacity",
+}
+ENCODER_WHY = ("the encoder alone", "right tokens, teacher-forced, without one step of optimisation")
 GRID_WORDS = "teacher-forced accuracy of at least 0.99 on PG-19"
 
 
 @dataclass(frozen=True)
 class Suggestions:
-    """What to try after a run that did not get there; None or "" where there is nothing to try."""
+    """What to try after a run that did not get there; None or "" where there is nothing to try.
+
+    Attributes:
+        num_mem: go on with so many memory tokens.
+        steps: go on for at most so many more steps.
+        shorter: a shorter text.
+    """
 
     num_mem: int | None = None
     steps: int | None = None
@@ -28,16 +42,12 @@ class Suggestions:
 
 
 def suggestions(result: CramResult, config: CramConfig, shorter: str) -> Suggestions:
-    """Twice the memory tokens, twice the steps, or the part of the text that does decode."""
+    """To go on from the vectors for as many steps again, or with one more beside them; or the part of the text that
+    does decode."""
     if result.lossless:
         return Suggestions()
-    more_mem = min(2 * config.num_mem, MAX_NUM_MEM_PAGE)
-    more_steps = min(2 * config.steps, MAX_STEPS)
-    return Suggestions(
-        num_mem=more_mem if more_mem > config.num_mem else None,
-        steps=more_steps if more_steps > config.steps else None,
-        shorter=shorter,
-    )
+    more = config.num_mem + 1
+    return Suggestions(more if more <= MAX_NUM_MEM_PAGE else None, config.steps, shorter)
 
 
 def byte_sizes(text: str, result: CramResult) -> list[tuple[str, int]]:
@@ -73,6 +83,24 @@ def unverified_html(vectors: MemVectors, why: str) -> str:
     )
 
 
+def blank_html() -> str:
+    """The card before the first run: what will stand where."""
+    cells = "".join(
+        f'<div><dt>{escape(name)}</dt><dd aria-hidden="true">…</dd><dd class="cd-why">{escape(why)}</dd></div>'
+        for name, why in (*WHY.items(), ENCODER_WHY)
+    )
+    rows = "".join(
+        f'<div class="cd-row"><dt>{name}</dt><dd><i style="width:0.6%"></i><b aria-hidden="true">… B</b></dd></div>'
+        for name in ("the text, UTF-8", "the text, zlib", "the vectors")
+    )
+    return (
+        f'<section class="cd-panel cd-await" aria-label="Result, still to come"><h3>Result</h3><p class="cd-empty">'
+        "When a run ends, the vectors are written to a file’s bytes, read back and decoded. The verdict stands here, "
+        "with the file to download, and what was reached:</p>"
+        f'<dl class="cd-figures">{cells}</dl><dl class="cd-bytes">{rows}</dl></section>'
+    )
+
+
 def _lossless_head(result: CramResult) -> str:
     count, k = result.num_tokens, plural(result.vectors.num_mem, "memory token")
     checks = " and ".join(f"{_place(check)} (smallest margin {check.min_margin:.2f})" for check in result.verifications)
@@ -103,7 +131,7 @@ def _partial_head(result: CramResult, tries: Suggestions) -> str:
         f"teacher-forced, {correct} of {check.num_tokens} are right. Checked on {_place(check)} "
         f"after {plural(result.steps, 'step')}."
     )
-    advice = " Try one of these; each starts a new run." if tries != Suggestions() else ""
+    advice = " Go on from these vectors, or shorten the text." if tries != Suggestions() else ""
     return (
         f'<header><span class="cd-badge">NOT YET EXACT</span><p class="cd-claim" role="status">'
         f"{check.correct_prefix} of {plural(check.num_tokens, 'token')} decoded.</p></header>"
@@ -114,7 +142,7 @@ def _partial_head(result: CramResult, tries: Suggestions) -> str:
 def _figures(result: CramResult) -> str:
     vectors, held = result.vectors, result.verification.correct_prefix
     figures = [
-        ("tokens a vector", f"{held / vectors.num_mem:.1f}", "tokens decoded over memory tokens"),
+        ("tokens a vector", f"{held / vectors.num_mem:.1f}", WHY["tokens a vector"]),
         (
             "information gain",
             f"{result.information_gain_bits:,.1f} bits",
@@ -123,14 +151,14 @@ def _figures(result: CramResult) -> str:
         (
             "token gain",
             f"{result.token_gain:+,}" if result.token_gain else "0",
-            "right tokens, teacher-forced, with [mem] less without; tokens 2 to N",
+            WHY["token gain"],
         ),
         (
             "theoretical capacity",
             f"{result.theoretical_capacity:,.0f} tokens",
-            "if every bit of 16-bit vectors held text",
+            WHY["theoretical capacity"],
         ),
-        ("utilisation", f"{result.utilisation:.1%}", "token gain over that capacity"),
+        ("utilisation", f"{result.utilisation:.1%}", WHY["utilisation"]),
     ]
     if result.encoder_correct is not None:
         right = int(result.encoder_correct.sum())

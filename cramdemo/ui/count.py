@@ -58,10 +58,16 @@ def check_characters(text: str) -> None:
 
 def bare_bits(lm: FrozenLM, ids: Sequence[int]) -> float:
     """H_LM: cost of tokens 1..N-1 under the bare model, in bits."""
-    tensor = torch.tensor([list(ids)], device=lm.device)
+    return sum(surprisal(lm, ids))
+
+
+def surprisal(lm: FrozenLM, ids: Sequence[int]) -> list[float]:
+    """Cost of each of the tokens 1..N-1 under the bare model, in bits."""
     if len(ids) < 2:
-        return 0.0
-    return float(cross_entropy_bits(lm.bare_logits(tensor), tensor[:, 1:]).sum())
+        return []
+    tensor = torch.tensor([list(ids)], device=lm.device)
+    found: list[float] = cross_entropy_bits(lm.bare_logits(tensor), tensor[:, 1:])[0].tolist()
+    return found
 
 
 def _measure(text: str, model: str, limit: int) -> tuple[int | None, float | None]:

@@ -15,11 +15,12 @@ from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, check_length, judge
 from cramdemo.errors import CramError
 from cramdemo.ui.jobs import PERIOD_SECONDS, plain_sentence
-from cramdemo.ui.live import LiveState, run_live, shorter_text
+from cramdemo.ui.live import LiveState, result_words, run_live, shorter_text
 from cramdemo.ui.offer import entry_of
 from cramdemo.ui.pace import PACE
 from cramdemo.ui.shelf import RUNNER, SHELF, WORKER, Loading
 from cramdemo.ui.zero import ON_ZERO
+from cramdemo.vectors import MemVectors
 
 CUT_OFF = "cut off"  # the reason of such a run's result
 
@@ -32,6 +33,8 @@ def follow(
     *,
     period: float = PERIOD_SECONDS,
     token: str | None = None,
+    search: bool = False,
+    start: MemVectors | None = None,
 ) -> Iterator[LiveState | Loading]:
     """The states of a run; the last one has its result, or at least vectors, unless it was stopped before its first.
 
@@ -39,6 +42,7 @@ def follow(
         stop: set from outside to stop the run.
         period: at least so many seconds between two states.
         token: of the visitor, for the hub.
+        search, start: as `run_live` has them.
 
     Raises:
         CramError: the run cannot be, or it ended before it had any vectors.
@@ -48,7 +52,7 @@ def follow(
         config, seconds = _within_a_loan(text, model, config)
     state: LiveState | None = None
     try:
-        task = partial(run_live, token=token) if token else run_live
+        task = partial(run_live, token=token, search=search, start=start)
         for item in RUNNER.stream(task, text, model, config, stop=stop, period=period, seconds=seconds):
             state = item if isinstance(item, LiveState) else state
             yield item
@@ -82,20 +86,21 @@ def cut_off(state: LiveState, why: str, text: str, model: str) -> LiveState:
         why: one sentence.
     """
     try:
-        result, shorter = WORKER.submit(_judged, state, text, model).result()
+        result, shorter, words = WORKER.submit(_judged, state, text, model).result()
     except Exception as error:  # what cut the run off may do so here too, and the vectors are worth more
         plain_sentence(error)  # for the log
-        result, shorter = None, ""
-    return dataclasses.replace(state, cut_off=why, result=result, shorter=shorter)
+        result, shorter, words = None, "", state.words
+    return dataclasses.replace(state, cut_off=why, result=result, shorter=shorter, words=words)
 
 
-def _judged(state: LiveState, text: str, model: str) -> tuple[CramResult | None, str]:
-    """On the worker's thread: the result and a shorter text to try, or None where only a lent GPU could tell."""
+def _judged(state: LiveState, text: str, model: str) -> tuple[CramResult | None, str, str]:
+    """On the worker's thread: the result, a shorter text to try and the words of wrong tokens; no result where only a
+    lent GPU could tell."""
     lm = SHELF.here(model)
     if lm is None or state.best is None:
-        return None, ""
+        return None, "", state.words
     started = time.perf_counter() - state.progress.seconds
     ids, steps = lm.tokenize(text), state.progress.step
     flops = steps * lm.flops.step(state.best.num_mem + len(ids) - 1, len(ids))  # as if all tokens were predicted always
     result = judge(lm, state.best, ids, reason=CUT_OFF, steps=steps, started=started, flops=flops)
-    return result, shorter_text(lm, result)
+    return result, shorter_text(lm, result), result_words(lm, result)

@@ -24,6 +24,7 @@ _NAMES = {  # in the query, by the setting
     "precision": "precision",
     "init": "start",
 }
+FEWEST = "auto"  # in the place of K
 _WHOLE = ("steps", "seed")
 _WORDS = ("precision", "init")
 
@@ -45,6 +46,7 @@ class Linked:
 
     Attributes:
         model, num_mem, preset: of the form.
+        search: find the fewest memory tokens; `num_mem` is then the page's own.
         settings: of the Advanced panel, by name, all of them.
         problem: why the link was not followed; "" if it was, or if it asks for nothing.
     """
@@ -53,13 +55,14 @@ class Linked:
     num_mem: int
     preset: str
     settings: Mapping[str, Any]
+    search: bool = False
     problem: str = ""
 
 
-def query_of(model: str, preset: str, config: CramConfig) -> str:
+def query_of(model: str, preset: str, config: CramConfig, *, search: bool = False) -> str:
     """The query of a link to these settings: those of the Advanced panel only where they are not the preset's."""
     usual = CramConfig.for_model(entry_of(model), preset=preset)
-    found: dict[str, Any] = {"model": model, "k": config.num_mem, "aim": preset}
+    found: dict[str, Any] = {"model": model, "k": FEWEST if search else config.num_mem, "aim": preset}
     for name, short in _NAMES.items():
         value = getattr(config, name)
         if value != getattr(usual, name):
@@ -84,9 +87,10 @@ def _linked(query: Mapping[str, str], model: str, num_mem: int) -> Linked:
     entry = entry_of(query.get("model", model))
     preset = query.get("aim", "fast")[:60]
     given = {name: _value(name, query[short]) for name, short in _NAMES.items() if query.get(short)}
-    given["num_mem"] = _value("num_mem", query["k"]) if query.get("k") else num_mem
+    search = query.get("k") == FEWEST
+    given["num_mem"] = _value("num_mem", query["k"]) if query.get("k") and not search else num_mem
     config = CramConfig.for_model(entry, preset=preset, **given)
-    return Linked(entry.name, config.num_mem, preset, {name: getattr(config, name) for name in _NAMES})
+    return Linked(entry.name, config.num_mem, preset, {name: getattr(config, name) for name in _NAMES}, search)
 
 
 def _value(name: str, value: str) -> Any:

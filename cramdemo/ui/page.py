@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from cramdemo.settings import server_settings
-from cramdemo.ui import about, compress, decode, edit, gallery, geometry, laws, race, size
+from cramdemo.ui import about, compress, decode, edit, gallery, geometry, history, laws, race, size
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.chart import allow_plotly, head
 from cramdemo.ui.experiment import QUEUE
@@ -27,7 +27,7 @@ AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own
 CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
-    "css": CSS + "".join(tab.CSS for tab in (race, laws, size, geometry, decode, edit, gallery, about)),
+    "css": CSS + "".join(tab.CSS for tab in (race, laws, size, geometry, decode, edit, gallery, history, about)),
     "head": head() + CALM,
     "max_file_size": MAX_UPLOAD_BYTES,
     "show_error": False,  # unexpected errors would show paths; expected ones have sentences of their own
@@ -113,8 +113,7 @@ def _connect_load(page: gr.Blocks, first: compress.Tab) -> None:
     form = [first.model, first.num_mem, first.preset, *first.settings, first.note]
     page.load(None, first.text, first.text, js=FRAGMENT_SCRIPT, **private)
     followed = page.load(compress.follow_link, [first.model, first.num_mem], form, **private)
-    asked = [first.text, first.model, first.num_mem, first.settings[0]]
-    followed.then(compress.first_about, asked, first.facts, **private)
+    followed.then(compress.first_about, first.asked, first.facts, **private)
 
 
 def _forget(request: gr.Request) -> None:

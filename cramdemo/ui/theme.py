@@ -130,6 +130,7 @@ CSS = """
   --cd-ink: #1d1c19; --cd-muted: #5d594f; --cd-line: #e2ddd0; --cd-surface: #ffffff; --cd-sunk: #f6f4ee;
   --cd-accent: #0b6b5c; --cd-accent-soft: #d9ece6; --cd-warm: #a8410f; --cd-warm-soft: #f8e6da;
   --cd-blue: #2a5db0; --cd-violet: #7a3e9d;
+  --cd-sans: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
   --cd-serif: "Iowan Old Style", "Palatino Linotype", Palatino, Charter, Georgia, serif;
 }
 .dark, .dark .gradio-container {
@@ -228,6 +229,7 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-status[data-state="running"], .cd-status[data-state="waiting"] { border-left-color: var(--cd-warm); }
 .cd-status[data-state="done"] { border-left-color: var(--cd-accent); }
 .cd-status[data-state="error"] { border-left-color: var(--cd-warm); background: var(--cd-warm-soft); }
+#status .cd-status { min-height: 117px; }
 .cd-head { font-size: 15px; font-weight: 600; color: var(--cd-ink); overflow-wrap: anywhere; }
 .cd-status[data-state="idle"] .cd-head { font-weight: 400; color: var(--cd-muted); }
 .cd-status dl { display: flex; flex-wrap: wrap; gap: 6px 24px; margin-top: 8px; }
@@ -236,28 +238,65 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-status dd { font-size: 17px; font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
 .cd-bar { height: 5px; border-radius: 3px; background: var(--cd-line); margin-top: 12px; overflow: hidden; }
 .cd-bar i { display: block; height: 100%; background: var(--cd-accent); transition: width .15s linear; }
+.cd-search { display: flex; flex-wrap: wrap; gap: 6px; margin: 12px 0 0 !important; padding: 0 !important;
+  list-style: none; min-height: 62px; align-content: flex-start; font-size: 13px; color: var(--cd-muted);
+  font-variant-numeric: tabular-nums; }
+.cd-search li { padding: 2px 9px; border: 1px solid var(--cd-line); border-radius: 999px; margin: 0; height: 26px; }
+.cd-search b { color: var(--cd-ink); font-weight: 600; }
+.cd-search [data-kind="lossless"] { background: var(--cd-accent-soft); border-color: var(--cd-accent);
+  color: var(--cd-ink); }
+.cd-search [data-kind="trying"] { border-style: dashed; border-color: var(--cd-warm); }
 
 .cd-tokenview { position: relative; min-height: 150px; }
 .cd-tokens, .cd-text {
   font: 16px/1.9 var(--cd-serif); color: var(--cd-ink); white-space: pre-wrap; overflow-wrap: anywhere;
   max-height: 300px; overflow-y: auto; margin-top: 6px !important; padding: 2px; border-radius: 4px; background: none;
 }
+.cd-textstage { min-height: 150px; }
+.cd-tokens { position: relative; line-height: 2.05; padding-top: 8px; margin-top: 0 !important; }
 .cd-tokens[hidden], .cd-text[hidden], .cd-copy[hidden], .cd-tip[hidden] { display: none; }
 .cd-token { unicode-bidi: isolate; border-radius: 3px; padding: 2px 0; transition: background .2s;
   box-shadow: inset 1px 0 0 var(--cd-line); }
 .cd-token.cd-right { background: var(--cd-accent-soft); box-shadow: inset 1px 0 0 var(--cd-surface); }
-.cd-token.cd-wrong { text-decoration: underline wavy var(--cd-warm) 1.5px; text-underline-offset: 4px;
+.cd-token.cd-prefix, .cd-key-prefix { background: var(--cd-accent-soft);
+  box-shadow: inset 1px 0 0 var(--cd-surface), 0 2px 0 var(--cd-accent); }
+.cd-token.cd-prefix { border-radius: 0; }
+.cd-token.cd-wrong, .cd-key-wrong { text-decoration: underline wavy var(--cd-warm) 1.5px; text-underline-offset: 4px;
   color: var(--cd-muted); text-decoration-skip-ink: none; }
+.cd-token[data-says] { position: relative; background: var(--cd-warm-soft); color: var(--cd-ink); }
+.cd-token[data-says]::before { content: attr(data-says); position: absolute; left: 0; bottom: calc(100% - 5px);
+  max-width: 16ch; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; padding: 0 5px; border-radius: 4px;
+  font: 600 11px/15px var(--cd-sans); color: var(--cd-surface); background: var(--cd-warm); pointer-events: none; }
+.cd-token.cd-late::before { left: auto; right: 0; }
 .cd-token.cd-active, .cd-token:hover { outline: 1.5px solid var(--cd-ink); outline-offset: 0; }
+.cd-key { font-size: 12.5px; line-height: 1.7; color: var(--cd-muted); padding-top: 4px; }
+.cd-key span { padding: 1px 4px; border-radius: 3px; color: var(--cd-ink); margin-right: 5px; }
+.cd-key-right { background: var(--cd-accent-soft); }
+.cd-key .cd-key-wrong { padding: 0; margin: 0; }
+.cd-strip { contain: inline-size; display: flex; gap: 6px; height: 76px; margin-top: 8px; }
+.cd-scale { display: flex; flex-direction: column; justify-content: space-between; width: 26px; flex: none;
+  text-align: right; font-size: 11px; line-height: 1; color: var(--cd-muted); font-variant-numeric: tabular-nums;
+  padding-bottom: 6px; }
+.cd-bars { flex: 1 1 0; min-width: 0; display: flex; gap: 1px; overflow: auto hidden; padding: 0 2px 6px;
+  position: relative; scrollbar-width: thin; border-radius: 4px;
+  background: linear-gradient(var(--cd-line), var(--cd-line)) 0 calc(100% - 5px) / 100% 1px no-repeat local; }
+.cd-bit { flex: 1 0 4px; max-width: 14px; display: flex; flex-direction: column; justify-content: flex-end; }
+.cd-bit::after { content: ""; height: calc(var(--cd-share, 0) * 100%); border-radius: 2px 2px 0 0;
+  box-shadow: inset 0 0 0 1.2px var(--cd-muted); }
+.cd-bit.cd-right::after { background: var(--cd-accent); box-shadow: none; }
+.cd-bit.cd-wrong::after { box-shadow: inset 0 0 0 1.2px var(--cd-warm); }
+.cd-bit:first-child::after { display: none; }
+.cd-bit.cd-active { outline: 1.5px solid var(--cd-ink); }
 .cd-solved { font-weight: 600; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
 .cd-said, .cd-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap; }
 .cd-tip { position: absolute; z-index: 5; pointer-events: none; padding: 4px 9px; border-radius: 6px;
-  white-space: nowrap; background: var(--cd-ink); color: var(--cd-surface); font-size: 13px;
+  max-width: calc(100% - 8px); background: var(--cd-ink); color: var(--cd-surface); font-size: 13px; line-height: 1.45;
   font-variant-numeric: tabular-nums; }
 
 .cd-chart .cd-title { font-size: 14px; color: var(--cd-ink); }
-.cd-aside { font-size: 12.5px; color: var(--cd-muted); line-height: 1.45; min-height: 1.45em; }
+.cd-chart .cd-aside { min-height: 1.45em; }
+.cd-aside { font-size: 12.5px; color: var(--cd-muted); line-height: 1.45; }
 .cd-stage { position: relative; margin-top: 6px; }
 .cd-stage .cd-empty { position: absolute; inset: 0; padding: 0; }
 .cd-plot { visibility: hidden; width: 100%; }
@@ -292,6 +331,10 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-row:last-child i { background: var(--cd-accent); opacity: 1; }
 .cd-row b { white-space: nowrap; color: var(--cd-ink); font-variant-numeric: tabular-nums; }
 .cd-honest { margin-top: 10px !important; font-size: 13.5px; line-height: 1.5; color: var(--cd-muted); }
+.cd-expected { margin-top: -4px !important; min-height: 3em; }
+.cd-expected b { color: var(--cd-ink); font-weight: 600; }
+#card section { min-height: 516px; }
+.cd-after { gap: 10px !important; min-height: 88px; }
 .cd-tries, .cd-actions { gap: 8px !important; flex-wrap: wrap !important; }
 
 .cd-facts table { width: 100%; border-collapse: collapse; margin-top: 6px; font-size: 14px; }
@@ -313,5 +356,10 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
   button[role="tab"] { padding-inline: 9px; }
   .cd-status { min-height: 165px; }
   .cd-tokenview { min-height: 238px; }
+  .cd-solved { flex-basis: 100%; min-height: 1.4em; }
+  #status .cd-status { min-height: 214px; }
+  #card section { min-height: 780px; }
+  .cd-chart .cd-aside { min-height: 2.9em; }
+  .cd-after { min-height: 128px; }
 }
 """

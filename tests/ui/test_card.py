@@ -1,6 +1,7 @@
 """The result card: what it claims follows from the verification, and its bytes are honest."""
 
 import dataclasses
+import re
 import zlib
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from cramdemo import CramConfig, run_cram
 from cramdemo.errors import plural
-from cramdemo.ui.card import Suggestions, byte_sizes, card_html, suggestions
+from cramdemo.ui.card import Suggestions, blank_html, byte_sizes, card_html, suggestions
 
 TEXT = "The old sea, tired."
 
@@ -66,15 +67,21 @@ def test_lossless_run_suggests_nothing(crammed):
     assert suggestions(crammed, CramConfig(), "") == Suggestions()
 
 
-def test_failed_run_suggests_more_of_each_and_a_shorter_text(failed):
+def test_failed_run_suggests_to_go_on_with_more_and_a_shorter_text(failed):
     found = suggestions(failed, CramConfig(num_mem=3, steps=100), "bad")
-    assert found == Suggestions(num_mem=6, steps=200, shorter="bad")
+    assert found == Suggestions(num_mem=4, steps=100, shorter="bad")
 
 
 def test_suggestions_stay_inside_the_limits_of_the_page(failed):
-    found = suggestions(failed, CramConfig(num_mem=32, steps=100_000), "")
-    assert found == Suggestions()
-    assert suggestions(failed, CramConfig(num_mem=20), "").num_mem == 32
+    assert suggestions(failed, CramConfig(num_mem=32), "").num_mem is None
+    assert suggestions(failed, CramConfig(num_mem=31), "").num_mem == 32
+
+
+def test_the_card_of_a_fresh_page_names_every_figure_of_the_card_to_come_and_claims_nothing(crammed):
+    html = card_html(TEXT, dataclasses.replace(crammed, encoder_correct=torch.tensor([True])), Suggestions())
+    names = re.findall("<dt>(.*?)</dt>", html)[:6]
+    assert re.findall("<dt>(.*?)</dt>", blank_html())[:6] == names
+    assert "lossless" not in blank_html().lower() and "cd-card" not in blank_html()
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 tokens"), (1, "1 token"), (1000, "1,000 tokens")])

@@ -1,5 +1,6 @@
 """Handlers of the Compress tab, called as plain functions."""
 
+import threading
 from pathlib import Path
 
 import gradio as gr
@@ -8,29 +9,49 @@ import pytest
 from cramdemo.catalogue import MODELS
 from cramdemo.config import PRESETS, CramConfig
 from cramdemo.errors import ConfigError
+from cramdemo.ui import compress as module
 from cramdemo.ui.card import Suggestions
 from cramdemo.ui.compress import (
+    MOST_ASKS,
     NOTHING,
     TASK,
     Outcome,
+    about,
+    ask_again,
     begin,
     check,
+    check_more,
     config_of,
+    expected_html,
     finish,
     preset_settings,
+    remember,
     run,
+    run_more,
     stop,
     whole,
 )
+from cramdemo.ui.count import Count, count_text
 from cramdemo.ui.offer import entry_of
 from cramdemo.ui.samples import read_samples
-from cramdemo.ui.shelf import STOPS
+from cramdemo.ui.shelf import STOPS, WORKER
 from cramdemo.vectors import from_bytes
 from tests.ui.conftest import SOLVABLE, TINY
 
 
-def settings(*, text=SOLVABLE, model=TINY, num_mem=4, preset="fast", steps=500, seconds=0, margin=1.0, init="auto"):
-    return text, model, num_mem, preset, steps, seconds, 0.1, margin, 0, "auto", init
+def settings(
+    *,
+    text=SOLVABLE,
+    model=TINY,
+    num_mem=4,
+    search=False,
+    preset="fast",
+    steps=500,
+    seconds=0,
+    margin=1.0,
+    init="auto",
+):
+    return text, model, num_mem, search, preset, steps, seconds, 0.1, margin, 0, "auto", init
 
 
 def test_run_ends_with_a_card_and_the_bytes_of_a_file(tiny, request_of):
@@ -50,6 +71,59 @@ def test_the_choice_of_start_reaches_the_run(tiny, request_of, warnings_shown):
     *_, shown = run(request_of, *settings(steps=1, init="encoder"))  # the tiny model has none
     assert "has no memory encoder" in shown[0]
     assert len(warnings_shown) == 1
+
+
+def test_the_fewest_memory_tokens_are_found_whatever_k_says(tiny, request_of):
+    *_, shown = run(request_of, *settings(num_mem=32, search=True, steps=300))
+    found = from_bytes(shown[4].data).num_mem
+    assert 1 < found < 32 and f"K = {found} is the fewest found" in shown[0] and "LOSSLESS" in shown[3]
+    assert f"-k{found}.safetensors" in shown[4].name
+
+
+def half(request_of, **changed):
+    *_, shown = run(request_of, *settings(text="bad thinking, reader", num_mem=2, steps=30, **changed))
+    assert shown[4].tries == Suggestions(3, 30, shown[4].tries.shorter)
+    return shown[4]
+
+
+@pytest.mark.parametrize("num_mem", [2, 3])
+def test_a_run_goes_on_from_the_best_vectors_of_the_last(tiny, request_of, num_mem):
+    before = half(request_of)
+    asked = settings(text="bad thinking, reader", num_mem=num_mem, steps=40)
+    assert 'data-state="waiting"' in next(check_more(request_of, before, *asked))
+    first, *_, last = run_more(request_of, before, *asked)
+    assert first[4] is before, "what cannot go on must lose nothing"
+    found = from_bytes(last[4].data)
+    assert (found.num_mem, found.config["init"]) == (num_mem, "given")
+    if num_mem == 2:
+        assert found.metrics["accuracy"] >= from_bytes(before.data).metrics["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"text": "another text"}, "The text is no longer the one of that run"),
+        ({"num_mem": 1}, "The last run has 2 vectors"),
+        ({"model": "cram-mini"}, "were made for tiny"),
+    ],
+    ids=["text", "K", "model"],
+)
+def test_a_run_cannot_go_on_with_what_is_not_the_same(tiny, request_of, warnings_shown, changed, sentence):
+    before = half(request_of)
+    asked = settings(**{"text": "bad thinking, reader", "num_mem": 2, **changed})
+    *_, last = run_more(request_of, before, *asked)
+    assert 'data-state="error"' in last[0] and sentence in last[0] and last[4] is before
+
+
+def test_without_a_run_there_is_nothing_to_go_on_from(tiny, request_of):
+    assert "no run to go on from" in next(check_more(request_of, NOTHING, *settings()))
+
+
+def test_a_run_is_remembered_once_and_without_its_text(tiny, request_of):
+    *_, shown = run(request_of, *settings(text="bad thinking, reader", steps=3))
+    kept, outcome = remember([], shown[4])
+    assert [run["num_mem"] for run in kept] == [4] and "thinking" not in str(kept)
+    assert remember(kept, outcome) == (kept, outcome)
 
 
 def test_streamed_channels_carry_plain_values_only(tiny, request_of):
@@ -114,7 +188,7 @@ def test_finish_offers_the_file_and_removes_its_copy(states):
     download, _, _, actions, tries, try_mem, try_steps, _ = next(stream)
     path = Path(download["value"])
     assert path.read_bytes() == b"data" and path.name == "name.safetensors"
-    assert actions["visible"] and tries["visible"] and try_mem["value"] == "Use 2 memory tokens"
+    assert actions["visible"] and tries["visible"] and try_mem["value"] == "Continue with 2 memory tokens"
     assert not try_steps["visible"]
     assert list(stream) == [] and not path.exists()
 
@@ -152,6 +226,42 @@ def test_choosing_a_preset_shows_its_settings_and_a_run_with_them_is_the_preset(
 def test_the_preset_reaches_the_run(tiny, request_of):
     *_, shown = run(request_of, *settings(steps=1, preset="most"))
     assert from_bytes(shown[4].data).config["optimizer"] == "whitened"
+
+
+@pytest.fixture
+def busy():
+    """The model is in somebody's run."""
+    release = threading.Event()
+    WORKER.submit(release.wait)
+    yield release
+    release.set()
+
+
+def test_a_page_that_met_a_busy_model_asks_again_until_it_is_free(tiny, busy):
+    asked = ("the sea", TINY, 1, False)
+    count_text("warm", TINY, 1)
+    line, _, _, timer, asks = about(*asked, 100)
+    assert "H_LM" not in line and timer.active and asks == 0
+    line, timer, asks = ask_again(*asked, asks)
+    assert "H_LM" not in line and timer.active and asks == 1
+    assert not ask_again(*asked, MOST_ASKS)[1].active, "it must not ask for ever"
+    busy.set()
+    WORKER.submit(int).result()
+    line, timer, _ = ask_again(*asked, asks)
+    assert "H_LM" in line and not timer.active
+
+
+def test_a_page_that_knows_all_does_not_ask(tiny):
+    assert not about("the sea", TINY, 1, False, 100)[3].active
+    assert not about("", TINY, 1, False, 100)[3].active
+
+
+def test_the_expected_time_is_told_before_the_start(monkeypatch):
+    monkeypatch.setattr(module, "expected_seconds", lambda entry, tokens, num_mem, steps, machine: tokens * steps)
+    count = Count(40, 1000, 2, tokens=10)
+    assert "a run takes <b>at most about 20 s</b> (2 steps)" in expected_html("cram-mini", count, search=False, steps=2)
+    assert "each K tried takes <b>at most about 20 s" in expected_html("cram-mini", count, search=True, steps=2)
+    assert "once there is a text" in expected_html("cram-mini", Count(0, 0, 2), search=False, steps=2)
 
 
 def test_whole_takes_only_whole_floats():

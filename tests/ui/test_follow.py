@@ -115,7 +115,7 @@ def test_gpu_lost_after_the_result_changes_nothing(states: list[LiveState], take
 def test_run_stopped_before_it_began_says_so(tiny: str, request_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shelf.WORKER, "stream", lambda *_, **__: iter(()))
     begin(request_of)
-    *_, last = run(request_of, SOLVABLE, tiny, 4, "fast", 500, 0, 0.1, 1.0, 0, "auto", "auto")
+    *_, last = run(request_of, SOLVABLE, tiny, 4, False, "fast", 500, 0, 0.1, 1.0, 0, "auto", "auto")
     assert last[0] == NOT_BEGUN and last[4] is NOTHING
 
 

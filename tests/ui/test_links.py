@@ -34,6 +34,15 @@ def test_a_link_brings_the_same_settings_back(model: str, preset: str, given: di
     assert {name: getattr(config, name) for name in found.settings} == found.settings
 
 
+def test_a_link_can_ask_for_the_fewest_memory_tokens() -> None:
+    config = CramConfig.for_model(MODELS[BUILT_IN], num_mem=1, seed=4)
+    query = query_of(BUILT_IN, "most", CramConfig.for_model(MODELS[BUILT_IN], preset="most", seed=4), search=True)
+    assert query == "?model=cram-mini&k=auto&aim=most&seed=4"
+    found = linked(_parsed(query), BUILT_IN, 5)
+    assert (found.search, found.num_mem, found.problem, found.settings["seed"]) == (True, 5, "", 4)
+    assert not linked(_parsed(query_of(BUILT_IN, "fast", config)), BUILT_IN, 5).search
+
+
 def test_a_link_says_only_what_is_not_the_preset_s_own() -> None:
     config = CramConfig.for_model(MODELS[BUILT_IN], num_mem=3, seed=4)
     assert query_of(BUILT_IN, "fast", config) == "?model=cram-mini&k=3&aim=fast&seed=4"

@@ -153,7 +153,7 @@ def test_two_runs_have_a_gpu_each(space: Space) -> None:
 def test_stopped_run_is_verified_on_its_gpu_which_is_given_back(space: Space) -> None:
     client = space.client
     client.predict(**space.handler("begin"))
-    settings = (HARD, TINY, 1, "fast", 100_000, 0, 0.1, 90.0, 0, "auto", "auto")
+    settings = (HARD, TINY, 1, False, "fast", 100_000, 0, 0.1, 90.0, 0, "auto", "auto")
     job = client.submit(*settings, **space.handler("run"))
     assert until(lambda: [shown for shown in job.outputs() if shown[1]["d"].count(";") > 5])
     client.predict(**space.handler("stop"))
@@ -222,8 +222,8 @@ def test_visitor_without_quota_is_told_so(space: Space) -> None:
 def test_text_is_counted_without_a_gpu(space: Space) -> None:
     before = len(space.scheduler.asked)
     count = space.handler("about")
-    assert "H_LM" in space.client.predict(SOLVABLE, "cram-mini", 1, 10, **count)[0]
-    other = space.client.predict(SOLVABLE, TINY, 1, 10, **count)[0]
+    assert "H_LM" in space.client.predict(SOLVABLE, "cram-mini", 1, False, 10, **count)[0]
+    other = space.client.predict(SOLVABLE, TINY, 1, False, 10, **count)[0]
     assert "11 tokens" in other and "H_LM" not in other, "only a GPU could say that of a listed model"
     assert len(space.scheduler.asked) == before
 
