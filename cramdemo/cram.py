@@ -216,6 +216,7 @@ def cram(
     config: CramConfig | None = None,
     *,
     stop: Callable[[], bool] | None = None,
+    start: Tensor | None = None,
 ) -> Iterator[Progress | CramResult]:
     """Optimise [mem] vectors for one text.
 
@@ -224,14 +225,15 @@ def cram(
         text_or_ids: the text, or its N ids.
         config: settings; None takes the defaults for this model.
         stop: asked after every look at the run; when it says True, the best so far becomes the result.
+        start: (K, d), any float dtype: [mem] at step 0, of every restart, in place of what `init` says; None for that.
 
     Yields:
         `Progress` at most ten times a second, the first at step 0; then one `CramResult`.
 
     Raises:
         TextError: at once, if the text is empty, too long, or not given back by the tokenizer.
-        ConfigError: at once, if `init` is "encoder" and the model has none, or the model was loaded in another
-            precision than the config's.
+        ConfigError: at once, if `init` is "encoder" and the model has none, the model was loaded in another
+            precision than the config's, or `start` has another shape or numbers that are not finite.
         ModelError: while running, if there is not memory for a single step.
     """
     if isinstance(text_or_ids, str):
@@ -242,7 +244,9 @@ def cram(
     _check_precision(lm, config)
     if not all(0 <= token < lm.vocab_size for token in token_ids):
         raise TextError(f"The text holds ids outside the vocabulary of {lm.vocab_size:,} that {lm.name} has.")
-    run = _Run(lm, token_ids, config)
+    if start is not None:
+        _check_start(start, config.num_mem, lm.hidden_size)
+    run = _Run(lm, token_ids, config, start)
     return run.items(stop or (lambda: False))
 
 
@@ -364,6 +368,16 @@ def _check_precision(lm: FrozenLM, config: CramConfig) -> None:
         )
 
 
+def _check_start(start: Tensor, num_mem: int, hidden_size: int) -> None:
+    if start.shape != (num_mem, hidden_size):
+        raise ConfigError(
+            f"start has the shape {tuple(start.shape)}; {plural(num_mem, 'memory token')} of width {hidden_size} "
+            f"need ({num_mem}, {hidden_size}). Give vectors of this model and this number."
+        )
+    if not bool(torch.isfinite(start).all()):
+        raise ConfigError("start holds numbers that are not finite. Give vectors of a run that did not overflow.")
+
+
 def _from_encoder(lm: FrozenLM, config: CramConfig) -> bool:
     return config.init == "encoder" or (config.init == "auto" and lm.encoder is not None)
 
@@ -402,7 +416,7 @@ class _Run:
     R restarts of the same text run as one batch; what is shown and kept is always the leading one.
     """
 
-    def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig) -> None:
+    def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig, start: Tensor | None = None) -> None:
         assert config.learning_rate is not None and config.growth is not None
         assert config.margin is not None and config.temperature is not None and config.boost is not None
         assert config.optimizer is not None
@@ -411,7 +425,10 @@ class _Run:
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         place = loop_device(lm.device)
-        self.mem = initial_vectors(lm, self.ids, config).to(place)  # (R, K, d)
+        if start is None:
+            self.mem = initial_vectors(lm, self.ids, config).to(place)  # (R, K, d)
+        else:
+            self.mem = start.detach().float().to(place).repeat(config.restarts, 1, 1)
         self.optimiser = OPTIMISERS[config.optimizer](self.mem)
         self.best = self.mem[0].clone()  # (K, d)
         self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=place)
@@ -427,7 +444,8 @@ class _Run:
         self.proof: list[Verification] = []  # of `best`, once it is solved
         self.told = (-math.inf, -math.inf)  # rank and seconds of the best vectors last put into a progress
         self.step = 0
-        self.flops = lm.encode_flops(len(token_ids), config.num_mem) if _from_encoder(lm, config) else 0
+        encoded = start is None and _from_encoder(lm, config)
+        self.flops = lm.encode_flops(len(token_ids), config.num_mem) if encoded else 0
         self.history: list[tuple[int, Tensor, Tensor]] = []
 
     def items(self, stop: Callable[[], bool]) -> Iterator[Progress | CramResult]:

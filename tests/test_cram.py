@@ -590,6 +590,42 @@ def test_progress_agrees_with_itself(tiny_lm: FrozenLM) -> None:
         assert p.best_total >= p.solved_total
 
 
+# ---- started from given vectors
+
+
+def test_a_run_from_given_vectors_goes_on_where_they_came_from(tiny_lm: FrozenLM) -> None:
+    first = run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=300))
+    assert first.lossless and first.steps > 0
+    again = _run_from(tiny_lm, EASY, CramConfig(num_mem=2, steps=300), first.vectors.mem)
+    assert again.steps == 0 and torch.equal(again.vectors.mem, first.vectors.mem)
+    assert again.flops < first.flops
+
+
+def test_given_vectors_are_left_as_they_are_and_need_no_encoder(tiny_lm: FrozenLM) -> None:
+    start = torch.zeros(2, tiny_lm.hidden_size, dtype=torch.float16)
+    result = _run_from(tiny_lm, EASY, CramConfig(num_mem=2, steps=3, restarts=2, init="encoder"), start)
+    assert not start.any() and result.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (torch.zeros(64), r"shape \(64,\); 2 memory tokens of width 64 need \(2, 64\)"),
+        (torch.zeros(1, 64), r"shape \(1, 64\)"),
+        (torch.zeros(2, 63), r"shape \(2, 63\)"),
+        (torch.full((2, 64), float("nan")), "not finite"),
+    ],
+    ids=["one dimension", "other K", "other width", "not a number"],
+)
+def test_vectors_that_cannot_be_a_start_are_refused_at_once(tiny_lm: FrozenLM, start: Tensor, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        cram(tiny_lm, EASY, CramConfig(num_mem=2), start=start)
+
+
+def _run_from(lm: FrozenLM, text: str, config: CramConfig, start: Tensor) -> CramResult:
+    return _split(cram(lm, text, config, start=start))[1]
+
+
 # ---- refused at once
 
 
