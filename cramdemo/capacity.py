@@ -132,7 +132,7 @@ class Capacity:
         parameters: number of parameters.
         hidden_size: d.
         num_tokens: N, of the whole text.
-        stage_steps: most updates of a stage.
+        num_mems: every K that is asked for.
         cost_bits: cost of the text's first n tokens under the bare LM, tokens 1..n - 1, in bits; N numbers for n = 1
             to N.
         growths: for each K that has begun, in the order of K.
@@ -147,7 +147,7 @@ class Capacity:
     parameters: int
     hidden_size: int
     num_tokens: int
-    stage_steps: int
+    num_mems: tuple[int, ...]
     cost_bits: tuple[float, ...]
     growths: tuple[Growth, ...] = ()
     tried: tuple[Tried, ...] = ()
@@ -315,19 +315,19 @@ def measure_capacity(
     """
     asked, started = stop or (lambda: False), time.perf_counter()
     check_length(lm, len(token_ids), max(num_mems))
-    now = _before(lm, token_ids, config)
+    now = _before(lm, token_ids, num_mems)
     for state in _phases(lm, token_ids, config, num_mems, now, stop=asked):
         now = dataclasses.replace(state, seconds=time.perf_counter() - started)
         yield now
     yield dataclasses.replace(now, doing=ENDED, stopped=asked(), seconds=time.perf_counter() - started)
 
 
-def _before(lm: FrozenLM, token_ids: Sequence[int], config: CramConfig) -> Capacity:
+def _before(lm: FrozenLM, token_ids: Sequence[int], num_mems: Sequence[int]) -> Capacity:
     ids = torch.tensor([list(token_ids)], device=lm.device)  # (1, N)
     costs = cross_entropy_bits(lm.bare_logits(ids), ids[:, 1:])[0]  # (N - 1,)
     parameters = sum(weight.numel() for weight in lm.model.parameters())
     cost_bits = (0.0, *costs.double().cumsum(0).tolist())
-    return Capacity(lm.name, parameters, lm.hidden_size, len(token_ids), config.steps, cost_bits)
+    return Capacity(lm.name, parameters, lm.hidden_size, len(token_ids), tuple(num_mems), cost_bits)
 
 
 def _phases(

@@ -18,7 +18,7 @@ LAYERS = (  # a module imports from layers above its own, and within its own onl
         *("download", "hub", "models", "vectors"),
     ),
     ("objective", "step", "optimiser", "decode", "cram"),
-    ("passages", "capacity", "storage", "geometry", "document", "sweep", "pretrain", "bench", "reproduce"),
+    ("passages", "words", "capacity", "storage", "geometry", "document", "sweep", "pretrain", "bench", "reproduce"),
     ("plots",),
     ("space", "cli", "ui"),
     ("__main__",),

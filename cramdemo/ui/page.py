@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from cramdemo.settings import server_settings
-from cramdemo.ui import compress, decode
+from cramdemo.ui import capacity, compress, decode
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.chart import allow_plotly, head
 from cramdemo.ui.experiment import QUEUE
@@ -27,7 +27,7 @@ AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own
 CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
-    "css": CSS,
+    "css": CSS + capacity.CSS,
     "head": head(),
     "max_file_size": MAX_UPLOAD_BYTES,
     "show_error": False,  # unexpected errors would show paths; expected ones have sentences of their own
@@ -52,6 +52,8 @@ def build() -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Compress", id="compress"):
                 first = compress.tab(AT_A_TIME)
+            with gr.Tab("Capacity", id="capacity"):
+                capacity.tab(AT_A_TIME)
             with gr.Tab("Decode", id="decode"):
                 file, decode_on = decode.tab(AT_A_TIME, QUEUE)
         gr.HTML(NOTES, apply_default_css=False, elem_classes="cd-flat")
