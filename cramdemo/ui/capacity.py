@@ -51,15 +51,22 @@ IDLE = (
 )
 CSS = """
 #capacity-status .cd-status { min-height: 118px; }
-.capacity-card { min-height: 408px; }
+.capacity-card { min-height: 476px; }
 .capacity-figure { gap: 6px !important; }
 .capacity-figure .cd-aside { min-height: 36px; }
 .capacity-figure h3 { min-height: 25px; }
+.capacity-figure { position: relative; }
 .capacity-figure:has(input[value="steps"]:checked) #capacity-bits,
 .capacity-figure:has(input[value="bits"]:checked) #capacity-steps,
 .capacity-figure:has(input[value="width"]:checked) #capacity-parameters,
-.capacity-figure:has(input[value="parameters"]:checked) #capacity-width { display: none; }
-.capacity-switch { border: 0 !important; background: none !important; padding: 0 !important; }
+.capacity-figure:has(input[value="parameters"]:checked) #capacity-width {
+  position: absolute; inset: 0 0 auto; height: 0; overflow: hidden !important; visibility: hidden; }
+.capacity-figure:has(input[value="steps"]:checked) #capacity-bits .cd-plot,
+.capacity-figure:has(input[value="bits"]:checked) #capacity-steps .cd-plot,
+.capacity-figure:has(input[value="width"]:checked) #capacity-parameters .cd-plot,
+.capacity-figure:has(input[value="parameters"]:checked) #capacity-width .cd-plot { visibility: hidden; }
+.capacity-figure > .form { border: 0; background: none; box-shadow: none; overflow: visible; }
+.capacity-switch { border: 0 !important; background: none !important; padding: 0 !important; overflow: visible; }
 @media (max-width: 720px) {
   #capacity-status .cd-status { min-height: 176px; }
   .capacity-card { min-height: 760px; }

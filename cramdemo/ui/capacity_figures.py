@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any
 
 from cramdemo.capacity import RULE_ACCURACY, RULE_LENGTHS, Capacity, Growth
 from cramdemo.catalogue import PAPER_LINE, PAPER_LINE_MODEL, PublishedPoint, published_points
@@ -198,13 +197,11 @@ def standing_value(state: Capacity | None, against: str) -> dict[str, str]:
     if state is not None and state.growths and (held := state.growths[0].horizon):
         size = state.hidden_size if against == "width" else state.parameters
         marker = {"color": "--cd-accent", "symbol": "star", "size": 15, "line": {"color": "--cd-ink", "width": 1}}
-        own: dict[str, Any] = {
-            "x": [size],
-            "y": [held],
-            "hovertemplate": "%{text}: %{y:,} tokens exact",
-            "text": [_label(state)],
-        }
-        traces.append(dots("this run: exact prefix", marker=marker, **own))
+        hover = "%{text}: %{y:,} tokens exact"
+        own = dots(
+            "this run: exact prefix", marker=marker, x=[size], y=[held], text=[_label(state)], hovertemplate=hover
+        )
+        traces.append(own)
     words = "width, numbers a vector" if against == "width" else "parameters"
     layout = {
         "xaxis": axis(words, type="log", **_TICKS[against]),
@@ -280,8 +277,8 @@ def _beside_the_table(state: Capacity, one: Growth) -> str:
     below = [point for point in known if point.tokens <= one.horizon]
     if one.whole:
         return "The text was too short to find the limit. Give a longer one."
-    words = f"Of the {len(known)} models in progressive cramming’s table, {len(below)} hold as many or fewer"
-    words += f", up to {below[-1].label} ({below[-1].tokens:,.0f} tokens)." if below else "."
+    words = f"Models in progressive cramming’s table that hold as many or fewer: {len(below)} of {len(known)}"
+    words += f", up to {below[-1].label} with {below[-1].tokens:,.0f} tokens." if below else "."
     trained = " cram-mini was trained to read memory vectors, the models of the papers were not."
     return words + (trained if state.model == "cram-mini" else "")
 
