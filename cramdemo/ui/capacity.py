@@ -69,7 +69,7 @@ CSS = """
 .capacity-switch { border: 0 !important; background: none !important; padding: 0 !important; overflow: visible; }
 @media (max-width: 720px) {
   #capacity-status .cd-status { min-height: 176px; }
-  .capacity-card { min-height: 760px; }
+  .capacity-card { min-height: 900px; }
   .capacity-figure .cd-aside { min-height: 72px; }
   .capacity-figure h3 { min-height: 60px; }
 }
@@ -230,8 +230,8 @@ def _left_column() -> dict[str, Any]:
     with gr.Row():
         left["steps"] = gr.Number(
             STAGE_STEPS,
-            label="Steps a stage, at most",
-            info="A stage adds some tokens. 50 suit cram-mini; other models want 1,000.",
+            label="Steps a stage",
+            info="At most; a stage adds some tokens. 50 suit cram-mini, other models want 1,000.",
             precision=0,
             minimum=1,
             maximum=MOST_STAGE_STEPS,
