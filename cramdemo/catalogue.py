@@ -20,6 +20,9 @@ _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "assets"  # where a wheel puts them; in a checkout and in a Space they lie beside the package
 ASSETS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "assets"
 UNLIMITED = 1_000_000_000
+# Capacity against vectors (arXiv 2502.13063): of Llama-3.2-1B, (K, tokens); the second is read off a figure
+PAPER_LINE_MODEL = "Llama-3.2-1B"
+PAPER_LINE = ((1, 512), (16, 7000))
 
 FAMILY_DEFAULTS = {  # by `model_type`; `bench tune` measures the choices, a family that is not here was not measured
     "gpt_neox": CramDefaults(
@@ -109,6 +112,45 @@ def published_gains() -> dict[str, float]:
         row["model_id"].rpartition("/")[2]: float(row["information_gain_pg19_nats"]) / math.log(2)
         for row in _rows("table1.csv")
     }
+
+
+@dataclass(frozen=True)
+class PublishedPoint:
+    """One figure of a paper's for one vector of one model, beside the model's sizes.
+
+    Attributes:
+        label: of the model, without its owner.
+        parameters: number of parameters.
+        hidden_size: d.
+        tokens: decoding capacity on PG-19 (cramming), or mean exact prefix on PG-19 (progressive).
+        paper: "cramming" or "progressive".
+        variant: of the recipe, "" for the paper's own.
+    """
+
+    label: str
+    parameters: int
+    hidden_size: int
+    tokens: float
+    paper: str
+    variant: str = ""
+
+
+def published_points() -> list[PublishedPoint]:
+    """All figures that the two papers give for one vector, variants of the recipe too."""
+    points = []
+    for row in _rows("table1.csv"):
+        entry = MODELS[row["model_id"]]
+        tokens = float(row["capacity_pg19_tokens"])
+        points.append(PublishedPoint(entry.label, entry.parameters, entry.hidden_size, tokens, "cramming"))
+    for row in _rows("progressive.csv"):
+        entry, variant = _labelled(row["model"]), row["variant"] if row["variant"] != "progressive" else ""
+        tokens = float(row["tokens_mean"])
+        points.append(PublishedPoint(entry.label, entry.parameters, entry.hidden_size, tokens, "progressive", variant))
+    return points
+
+
+def _labelled(label: str) -> ModelEntry:
+    return next(entry for entry in MODELS.values() if entry.label.lower() == label.lower())
 
 
 def _rows(name: str) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from cramdemo.catalogue import BUILT_IN, MODELS, UNLIMITED, ModelEntry, find, published
+from cramdemo.catalogue import BUILT_IN, MODELS, UNLIMITED, ModelEntry, find, published, published_points
 
 
 @pytest.mark.parametrize("entry", MODELS.values(), ids=lambda entry: entry.label)
@@ -45,3 +45,15 @@ def test_a_model_is_found_by_its_name_with_or_without_its_owner(name: str) -> No
 @pytest.mark.parametrize("name", ["", "pythia", "160m", "EleutherAI/", "../pythia-160m", "someone/pythia-160m"])
 def test_what_is_not_on_offer_is_not_found(name: str) -> None:
     assert find(name) is None
+
+
+def test_published_points_are_the_papers_rows_with_the_sizes_of_their_models() -> None:
+    points = published_points()
+    assert {paper: sum(p.paper == paper for p in points) for paper in ("cramming", "progressive")} == {
+        "cramming": 14,
+        "progressive": 18,
+    }
+    assert sum(bool(point.variant) for point in points) == 6
+    best = max((point for point in points if point.variant), key=lambda point: point.tokens)
+    assert (best.label, best.hidden_size, best.tokens) == ("Llama-3.1-8B", 4096, 1697.2)
+    assert best.parameters == MODELS["meta-llama/Llama-3.1-8B"].parameters
