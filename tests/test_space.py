@@ -157,7 +157,9 @@ def test_a_space_holds_what_it_needs_and_nothing_else(hardware: str, checkout: P
     assets = {"cram-mini/encoder/config.json", "samples/samples.json"}
     assets |= {"capture.webp", "screenshot.png"}  # shown by the README
     assets |= {
-        f"{folder}/{path.name}" for folder in ("gallery", "paper") for path in (ROOT / "assets" / folder).iterdir()
+        f"{folder}/{path.name}"
+        for folder in ("gallery", "paper", "samples")
+        for path in (ROOT / "assets" / folder).iterdir()
     }
     rest = {"app.py", "LICENSE", "README.md", "requirements.txt"}
     assert _files(tmp_path / "space") == code | {f"assets/{name}" for name in assets} | rest
