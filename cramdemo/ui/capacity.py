@@ -68,7 +68,7 @@ CSS = """
 .capacity-figure > .form { border: 0; background: none; box-shadow: none; overflow: visible; }
 .capacity-switch { border: 0 !important; background: none !important; padding: 0 !important; overflow: visible; }
 @media (max-width: 720px) {
-  #capacity-status .cd-status { min-height: 176px; }
+  #capacity-status .cd-status { min-height: 200px; }
   .capacity-card { min-height: 900px; }
   .capacity-figure .cd-aside { min-height: 72px; }
   .capacity-figure h3 { min-height: 60px; }
