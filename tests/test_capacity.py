@@ -82,6 +82,7 @@ class Holding:
             token_bits=torch.full((len(ids),), 0.5),
             token_margins=torch.ones(len(ids)),
             token_correct=correct,
+            token_predicted=torch.tensor(ids),
             bare_bits=torch.full((len(ids) - 1,), 4.5),
             bare_correct=torch.arange(len(ids) - 1) % 4 == 0,
             encoder_correct=None,
