@@ -124,7 +124,7 @@ def test_texts_that_are_all_held_tell_no_capacity() -> None:
 def test_costs_that_are_no_numbers_are_said_in_a_sentence(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
     def overflowing(lm: FrozenLM, mem: torch.Tensor, ids: torch.Tensor, **_: float) -> Scored:
         nothing = torch.full(ids.shape, torch.nan)
-        return Scored(nothing, nothing, torch.zeros_like(mem))
+        return Scored(nothing, nothing, ids, torch.zeros_like(mem))
 
     monkeypatch.setattr(entropy, "score", overflowing)
     with pytest.raises(ModelError, match="overflow in float32"):
