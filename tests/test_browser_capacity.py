@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser import Watch, chromium, chromium_path, open_page, served
+from tests.browser import PATIENCE_MS, Watch, chromium, chromium_path, open_page, served
 
 pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
 TEXT = "We knocked, and a voice said <b>seven copper lanterns</b> & 4821. " * 12
@@ -76,7 +76,7 @@ def test_one_click_finds_what_fits_and_nothing_moves(  # noqa: PLR0917
 
     page.focus("#capacity-start")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#capacity-status [data-state=done]")
+    page.wait_for_selector("#capacity-status [data-state=done]", timeout=3 * PATIENCE_MS)
     page.wait_for_function("document.querySelector('#capacity-width .cd-plot').data?.length === 4")
     assert page.evaluate(TOPS) == pytest.approx(before, abs=2), "figures moved when the results came"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -109,7 +109,7 @@ def test_the_curve_climbs_and_stop_keeps_it(url: str, browser: Browser, watch: W
     page.wait_for_function(f"{POINTS} > {before + 3}")
     page.wait_for_function("document.activeElement.id === 'capacity-stop'")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#capacity-status [data-state=done]")
+    page.wait_for_selector("#capacity-status [data-state=done]", timeout=3 * PATIENCE_MS)
     assert "Stopped; what was found is kept." in page.inner_text("#capacity-status")
     assert page.evaluate(POINTS) > before
     page.wait_for_selector("#capacity-start:not([disabled])")
