@@ -28,6 +28,8 @@ STAGE_TOKENS_A_VECTOR = 8  # with more vectors
 SHORTEST_STAGE = 4  # a stage that fails is halved down to a quarter of the first length for K = 1
 HALVINGS = 1  # and so often for more vectors, which are dear
 STAGE_STEPS = 50
+MOST_STAGES = {1: 8}  # of full length that a growth may take, in steps
+MOST_STAGES_WITH_MORE = 3
 STAGE_MARGIN = 0.1  # logits: enough to decode, and no more, where the next stage goes on
 RULE_LENGTHS = (8, 16, 32, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1280, 1568, 2048, 2560, 3072)
 RULE_ACCURACY = 0.99
@@ -198,12 +200,13 @@ def grow(
     first: int = 0,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Growth]:
-    """Grow the prefix of one text that K vectors give back exactly, until nothing more fits.
+    """Grow the prefix of one text that K vectors give back exactly, until nothing more fits or the steps are used.
 
     Args:
         lm: the frozen model.
         token_ids: the text's N ids.
-        config: of each stage (`stage_config`); `num_mem` is K, `steps` are a stage's.
+        config: of each stage (`stage_config`); `num_mem` is K, `steps` are a stage's; a growth has as many steps as 8
+            stages with K = 1, as 3 with more.
         first: tokens of the first stage; 0 for as many as later ones add.
         stop: asked all the time; what is there stays.
 
@@ -218,10 +221,12 @@ def grow(
     shortest = SHORTEST_STAGE if num_mem == 1 else stage // 2**HALVINGS
     theoretical = theoretical_capacity(num_mem, lm.hidden_size, lm.vocab_size)
     now = Growth(num_mem, len(token_ids), min(first or stage, len(token_ids)), theoretical)
+    budget = config.steps * MOST_STAGES.get(num_mem, MOST_STAGES_WITH_MORE)
     anew = num_mem > 1 and lm.encoder is not None
-    while stage >= shortest and not now.whole and not asked():
+    while stage >= shortest and now.steps < budget and not now.whole and not asked():
         start = None if anew else now.mem
-        for now in _stage(lm, token_ids, config, now, start=start, stop=asked):  # noqa: B020  # the one before starts it
+        own = dataclasses.replace(config, steps=min(config.steps, budget - now.steps))
+        for now in _stage(lm, token_ids, own, now, start=start, stop=asked):  # noqa: B020  # the one before starts it
             yield now
         if now.horizon < now.trained:
             stage, anew = stage // 2, False

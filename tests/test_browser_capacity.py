@@ -69,7 +69,7 @@ def test_one_click_finds_what_fits_and_nothing_moves(  # noqa: PLR0917
     url: str, browser: Browser, watch: Watch, tmp_path: Path, width: int, dark: bool
 ) -> None:
     page = _open(open_page(browser, url, watch, width=width, dark=dark), TEXT, 3)
-    assert "about 40 seconds" in page.inner_text("#capacity-status")
+    assert "about 45 seconds" in page.inner_text("#capacity-status")
     assert "One curve for each K will climb here" in page.inner_text("#capacity-steps")
     page.wait_for_function("document.querySelector('#capacity-width .cd-plot').data?.length === 3")
     before = page.evaluate(TOPS)

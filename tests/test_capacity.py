@@ -40,6 +40,7 @@ class Holding:
 
     tokens: int
     reason: str = "steps"
+    steps: int = 7
     misses: Sequence[int] | None = None
     tried: list[int] = field(default_factory=list)
     starts: list[Tensor | None] = field(default_factory=list)
@@ -76,7 +77,7 @@ class Holding:
             token_ids=list(ids),
             verifications=[check],
             reason=self.reason,
-            steps=7,
+            steps=min(self.steps, config.steps),
             seconds=0.0,
             flops=0,
             token_bits=torch.full((len(ids),), 0.5),
@@ -131,6 +132,16 @@ def test_more_vectors_are_encoded_anew_until_a_stage_fails(built_in: FrozenLM, h
     list(grow(built_in, list(range(300)), replace(QUICK, num_mem=2), first=50))
     assert stub.tried == [50, 66, 82, 78]
     assert [start is None for start in stub.starts] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(("num_mem", "stages"), [(1, 8), (4, 3)])
+def test_a_growth_ends_when_its_steps_are_used(
+    tiny_lm: FrozenLM, holding: Callable[..., Holding], num_mem: int, stages: int
+) -> None:
+    stub = holding(1000)
+    last = list(grow(tiny_lm, list(range(290)) * 2, CramConfig(num_mem=num_mem, steps=6)))[-1]
+    assert last.ended and not last.whole
+    assert last.steps == sum(min(stub.steps, config.steps) for config in stub.configs) == 6 * stages
 
 
 def test_a_text_that_is_held_whole_ends_the_growth(tiny_lm: FrozenLM, holding: Callable[..., Holding]) -> None:

@@ -42,7 +42,7 @@ def steps_value(state: Capacity) -> dict[str, str]:
         line(_vectors(k), i, line_shape="hv", hovertemplate=f"{_vectors(k)}: %{{y}} tokens exact at step %{{x:,}}")
         for i, k in enumerate(state.num_mems)
     ]
-    tried = {"color": "--cd-muted", "symbol": "circle", "size": 3}
+    tried = {"color": "--cd-muted", "symbol": "circle", "size": 3, "opacity": 0.6}
     hover = "%{y} leading tokens right, teacher-forced"
     traces.append(dots("tried now, teacher-forced", marker=tried, hovertemplate=hover))
     layout = {
@@ -164,7 +164,7 @@ def vectors_value(state: Capacity) -> dict[str, str]:
 def _vectors_finding(state: Capacity) -> str:
     fit = state.fit
     if fit is None:
-        return f"{_vectors(state.growths[-1].num_mem)} holds {plural(state.growths[-1].horizon, 'token')}"
+        return f"One vector holds {plural(state.growths[0].horizon, 'token')}"
     return f"Each further vector holds about {plural(round(fit.slope), 'token')} more"
 
 
@@ -312,7 +312,7 @@ def _figures(state: Capacity, one: Growth) -> list[tuple[str, str, str]]:
             "utilisation",
             f"{one.utilisation:.1%}",
             f"token gain ({one.token_gain:+,}: right tokens with [mem] less without, over the horizon) over "
-            "theoretical capacity. The paper: 5 to 28 %",
+            "theoretical capacity. The paper: 5 to 28 %",
         ),
     ]
     last = state.growths[-1]
