@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from itertools import count, pairwise
 from typing import Any
 
 import pytest
 import torch
 
-from cramdemo import CramConfig, FrozenLM, ModelError, TextError, decode
+from cramdemo import CramConfig, CramResult, FrozenLM, ModelError, TextError, decode
 from cramdemo.cram import initial_vectors
 from cramdemo.fewest import Search, best_start, fewest, next_num_mem, widened
 
@@ -136,7 +137,27 @@ def test_the_time_budget_is_for_the_whole_search(tiny_lm: FrozenLM, monkeypatch:
     ticks = count()
     monkeypatch.setattr(MODULE.time, "perf_counter", lambda: float(next(ticks)))
     *_, last = fewest(tiny_lm, HARD, CramConfig(steps=100_000, seconds=5.0), most=16)
-    assert last.ended == "seconds" and last.result is not None and len(last.trials) < 5
+    assert last.ended == "seconds" and last.result is not None
+    assert {trial.reason for trial in last.trials} == {"seconds"}
+
+
+def test_of_several_that_are_lossless_the_fewest_is_the_result(
+    tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MODULE.cram
+
+    def judged(lm: FrozenLM, ids: list[int], config: CramConfig, **more: Any) -> Any:
+        for item in real(lm, ids, config, **more):
+            if isinstance(item, CramResult):
+                check = replace(item.verification, lossless=config.num_mem >= 5)
+                yield replace(item, verifications=[check])
+            else:
+                yield item
+
+    monkeypatch.setattr(MODULE, "cram", judged)
+    *_, last = fewest(tiny_lm, HARD, CramConfig(steps=2), most=32)
+    assert [trial.num_mem for trial in last.trials] == [1, 2, 4, 8, 6, 5]
+    assert last.result is not None and last.result.vectors.num_mem == 5 and last.ended == "found"
 
 
 def test_no_memory_for_more_vectors_loses_nothing(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
