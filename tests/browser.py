@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, TimeoutError, sync_playwright
 
 ARGUMENTS = (
@@ -36,6 +37,7 @@ COUNTED = """([characters, k]) => {
 EASY_TEXT, EASY_NUM_MEM = "Once upon a time", 8
 SHOT_WIDTH, SHOT_HEIGHT, SHOT_BYTES = 1280, 1500, 300_000
 LOOKS = {"light": (1280, False), "dark": (1280, True), "phone": (390, False)}  # width, dark
+COLOURS = 255  # of a picture; the page has fewer that matter
 RUN_SECONDS = 120  # for a tab's run before it is stopped; an idle machine needs less than 60
 PANEL = "#tabs [role=tabpanel]:visible"
 START, STOP = f"{PANEL} :is(button[id$='-start'], #compress)", f"{PANEL} :is(button[id$='-stop'], #stop)"
@@ -205,6 +207,7 @@ def readme_pictures(targets: dict[str, Path]) -> None:
             page.wait_for_timeout(500)
             height = min(SHOT_HEIGHT, page.evaluate("document.querySelector('.cd-foot').getBoundingClientRect().top"))
             page.screenshot(path=target, clip={"x": 0, "y": 0, "width": SHOT_WIDTH, "height": height})
+            Image.open(target).quantize(COLOURS).save(target, optimize=True)
             size = target.stat().st_size
             assert size < SHOT_BYTES, f"{target.name} has {size:,} bytes; the README allows {SHOT_BYTES:,}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -171,9 +172,9 @@ def thinned(curve: str, most: int = MOST_POINTS) -> tuple[tuple[float, float], .
         curve: "step,loss,accuracy;" for each point.
     """
     rows = [row.split(",") for row in curve.split(";") if row]
-    count = min(most, len(rows))
-    chosen = [rows[round(i * (len(rows) - 1) / max(1, count - 1))] for i in range(count)]
-    return tuple((float(step), float(loss)) for step, loss, _ in chosen)
+    points = [(float(step), float(loss)) for step, loss, _ in rows if math.isfinite(float(loss))]
+    count = min(most, len(points))
+    return tuple(points[round(i * (len(points) - 1) / max(1, count - 1))] for i in range(count))
 
 
 def remembered(kept: Any, run: Run) -> list[dict[str, Any]]:

@@ -51,6 +51,10 @@ def test_a_curve_is_thinned_between_its_ends(points: int) -> None:
     assert len(set(found)) == len(found)
 
 
+def test_a_run_whose_numbers_overflowed_is_kept_without_them() -> None:
+    assert thinned("0,5.0,0.5;1,nan,0.0;2,inf,0.0;") == ((0.0, 5.0),)
+
+
 @pytest.mark.parametrize(
     "brought",
     [
