@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, check_length, cram
-from cramdemo.metrics import cross_entropy_bits, theoretical_capacity
+from cramdemo.metrics import CAPACITY_ACCURACY, cross_entropy_bits, theoretical_capacity
 from cramdemo.models import FrozenLM
 
 NUM_MEM = (1, 2, 4, 8)
@@ -32,7 +32,6 @@ MOST_STAGES = {1: 8}  # of full length that a growth may take, in steps
 MOST_STAGES_WITH_MORE = 3
 STAGE_MARGIN = 0.1  # logits: enough to decode, and no more, where the next stage goes on
 RULE_LENGTHS = (8, 16, 32, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1280, 1568, 2048, 2560, 3072)
-RULE_ACCURACY = 0.99
 RULE_STAGES = 2  # a length has as many steps as so many stages
 GROWING, RULE, ENDED = "growing", "rule", "ended"
 
@@ -110,7 +109,7 @@ class Tried:
     @property
     def holds(self) -> bool:
         """Whether the length counts (arXiv 2502.13063)."""
-        return self.accuracy >= RULE_ACCURACY
+        return self.accuracy >= CAPACITY_ACCURACY
 
 
 @dataclass(frozen=True)

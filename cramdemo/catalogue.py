@@ -143,14 +143,11 @@ def published_points() -> list[PublishedPoint]:
         tokens = float(row["capacity_pg19_tokens"])
         points.append(PublishedPoint(entry.label, entry.parameters, entry.hidden_size, tokens, "cramming"))
     for row in _rows("progressive.csv"):
-        entry, variant = _labelled(row["model"]), row["variant"] if row["variant"] != "progressive" else ""
+        found, variant = find(row["model"]), row["variant"] if row["variant"] != "progressive" else ""
+        assert found is not None  # every model of the papers is on offer
         tokens = float(row["tokens_mean"])
-        points.append(PublishedPoint(entry.label, entry.parameters, entry.hidden_size, tokens, "progressive", variant))
+        points.append(PublishedPoint(found.label, found.parameters, found.hidden_size, tokens, "progressive", variant))
     return points
-
-
-def _labelled(label: str) -> ModelEntry:
-    return next(entry for entry in MODELS.values() if entry.label.lower() == label.lower())
 
 
 def _rows(name: str) -> list[dict[str, str]]:

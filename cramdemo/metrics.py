@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cramdemo.errors import ConfigError
 
+CAPACITY_ACCURACY = 0.99  # arXiv 2502.13063: a length is held whose teacher-forced accuracy is at least this
 CAPACITY_BITS_A_NUMBER = 16  # theoretical capacity is quoted for 16-bit vectors wherever it is shown
 
 

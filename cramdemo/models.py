@@ -107,6 +107,11 @@ class FrozenLM:
         return dtype
 
     @property
+    def where(self) -> str:
+        """Device and dtype in words: "CPU in float32"."""
+        return f"{self.device.type.upper()} in {str(self.dtype).removeprefix('torch.')}"
+
+    @property
     def defaults(self) -> CramDefaults:
         """How this model is best crammed: by its table entry, or else as its family is."""
         entry = find(self.name)

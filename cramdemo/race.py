@@ -23,6 +23,7 @@ from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, Progress, check_length, cram
 from cramdemo.decode import decode_tokens, greedy_prefix
 from cramdemo.errors import ModelError, TextError, plural
+from cramdemo.metrics import solved_prefix
 from cramdemo.models import FrozenLM
 from cramdemo.vectors import MemVectors
 
@@ -78,7 +79,7 @@ class Written:
     @property
     def prefix(self) -> int:
         """Leading tokens that are right."""
-        return self.right.index(False) if False in self.right else len(self.right)
+        return int(solved_prefix(torch.tensor(self.right)))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cramdemo.decode import check_model, decode_tokens, greedy_prefixes, verify
 from cramdemo.errors import ConfigError, VectorFileError
-from cramdemo.metrics import correct_tokens, cross_entropy_bits
+from cramdemo.metrics import correct_tokens, cross_entropy_bits, solved_prefix
 from cramdemo.models import FrozenLM
 from cramdemo.vectors import MAX_BITS, MIN_BITS, MemVectors, Quantised, from_bytes, to_bytes, token_digest
 
@@ -310,7 +310,7 @@ def _as_text(lm: FrozenLM, vectors: MemVectors, token_ids: list[int]) -> Weighed
         hidden_size=vectors.hidden_size,
         token_ids=token_ids,
         matches=token_digest(token_ids) == vectors.token_sha256,
-        where=f"{lm.device.type.upper()} in {str(lm.dtype).removeprefix('torch.')}",
+        where=lm.where,
         texts=text_sizes(lm.detokenize(token_ids)),
         entropy_bits=entropy_coded_bits(bare_bits, lm.vocab_size),
         positions=(positions(lm, vectors.num_mem), positions(lm, len(token_ids))),
@@ -326,8 +326,7 @@ def _stored(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int], stop: S
         written = _written(lm, form, stop)
         if written is None:
             return
-        right = [ours == theirs for ours, theirs in zip(written, token_ids, strict=True)]
-        prefix = right.index(False) if False in right else len(right)
+        prefix = int(solved_prefix(torch.tensor(written) == torch.tensor(token_ids)))
         yield Stored(name, bits_of(name), form.num_bytes, written, prefix)
 
 

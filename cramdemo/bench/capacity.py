@@ -29,7 +29,7 @@ from cramdemo.config import CramConfig
 from cramdemo.cram import run_cram
 from cramdemo.decode import greedy_prefix
 from cramdemo.errors import ConfigError
-from cramdemo.metrics import correct_tokens, cross_entropy_bits, information_gain_bits
+from cramdemo.metrics import CAPACITY_ACCURACY, correct_tokens, cross_entropy_bits, information_gain_bits
 from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import bits_per_byte, draw_passages
 from cramdemo.vectors import token_digest
@@ -41,7 +41,6 @@ LENGTHS = (  # tokens a vector
 FIRST_LENGTH = 8  # of the first column's search, tokens a vector
 LONGEST_LEAP = 4  # upwards in `LENGTHS`: a length that is too long costs every text its whole budget
 HELD_SHARE = 0.5  # of the texts, lossless at a length that counts as held
-CAPACITY_ACCURACY = 0.99  # arXiv 2502.13063: teacher-forced, mean over the texts of a length
 GROWING_FACTOR = 2  # a recipe that grows its prefix is run on texts so much longer than the best other one held
 OUR_MOST_STEPS = 2000  # a schedule that falls within them holds more than one stretched over all that is allowed
 OURS = "ours"

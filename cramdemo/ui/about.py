@@ -15,6 +15,7 @@ from cramdemo.ui.api import MAX_UPLOAD_BYTES
 from cramdemo.ui.links import MOST_CHARACTERS
 from cramdemo.ui.offer import offered
 from cramdemo.ui.pace import MAX_SECONDS
+from cramdemo.ui.theme import PAPER
 from cramdemo.ui.zero import ON_ZERO
 
 MEBIBYTE = 1024 * 1024
@@ -54,7 +55,7 @@ PAPERS = (  # title, who and what, and where: address and label
         "Kuratov, Arkhipov, Bulatov, Burtsev, ACL 2025. One vector of a frozen Llama-3.1-8B can hold 1,568 tokens, and "
         "what limits a vector is the information in the text, not its length.",
         (
-            ("https://arxiv.org/abs/2502.13063", "arXiv 2502.13063"),
+            (PAPER, "arXiv 2502.13063"),
             ("https://github.com/yurakuratov/hidden_capacity", "code of the cramming paper"),
         ),
     ),

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from cramdemo.capacity import ENDED, NUM_MEM, RULE, STAGE_STEPS, Capacity, measure_capacity
-from cramdemo.catalogue import ASSETS, BUILT_IN
+from cramdemo.catalogue import ASSETS
 from cramdemo.config import MAX_SEED, CramConfig
 from cramdemo.errors import ConfigError, TextError, plural
 from cramdemo.models import FrozenLM
@@ -31,11 +31,11 @@ from cramdemo.ui.capacity_figures import (
 )
 from cramdemo.ui.chart import BLANK, chart
 from cramdemo.ui.count import check_characters
-from cramdemo.ui.experiment import QUICK, Experiment, Values, connect, controls
+from cramdemo.ui.experiment import QUICK, STREAMED, Experiment, Values, connect, controls
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
-from cramdemo.ui.offer import check_can_run, entry_of, offered
-from cramdemo.ui.picker import guessed_tokens
+from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.picker import guessed_tokens, model_choice
 from cramdemo.ui.shelf import SHELF, Loading
 from cramdemo.words import random_words
 
@@ -225,8 +225,7 @@ def _left_column() -> dict[str, Any]:
         elem_id="capacity-vectors",
     )
     left["parts"] = controls(TASK, "Find the capacity", IDLE)
-    names = [(entry.label, name) for name, entry in offered().items()]
-    left["model"] = gr.Dropdown(names, value=BUILT_IN, label="Model", elem_id="capacity-model")
+    left["model"] = model_choice("capacity-model")
     with gr.Row():
         left["steps"] = gr.Number(
             STAGE_STEPS,
@@ -250,7 +249,7 @@ def _left_column() -> dict[str, Any]:
         )
     for label, chip in chips.items():
         js = f"() => {json.dumps(samples[label])}"
-        chip.click(None, None, left["text"], js=js, show_progress="hidden", api_visibility="private")
+        chip.click(None, None, left["text"], js=js, **STREAMED)
     words.click(draw_words, left["seed"], left["text"], **QUICK)
     return left
 

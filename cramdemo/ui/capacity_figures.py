@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from cramdemo.capacity import RULE_ACCURACY, RULE_LENGTHS, Capacity, Growth
+from cramdemo.capacity import RULE_LENGTHS, Capacity, Growth
 from cramdemo.catalogue import PAPER_LINE, PAPER_LINE_MODEL, PublishedPoint, published_points
 from cramdemo.errors import plural
+from cramdemo.metrics import CAPACITY_ACCURACY
 from cramdemo.ui.chart import BLANK, axis, dots, figure, line
 
 STEPS_TITLE = "Tokens held against steps"
@@ -296,7 +297,7 @@ def _figures(state: Capacity, one: Growth) -> list[tuple[str, str, str]]:
             "decoding capacity",
             _rule_words(state),
             f"by the paper’s rule: largest length of its grid ({grid}, …) with a teacher-forced accuracy of at least "
-            f"{RULE_ACCURACY}, token 1 not scored. Of this one text; the paper takes the mean of 50",
+            f"{CAPACITY_ACCURACY}, token 1 not scored. Of this one text; the paper takes the mean of 50",
         ),
         (
             "information gain",

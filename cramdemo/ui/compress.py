@@ -571,7 +571,7 @@ def _connect_form(left: dict[str, Any]) -> None:
     preset.input(preset_settings, [model, preset], shown, **QUICK)
     for chip, sample in left["chips"]:
         values = json.dumps([sample.text, sample.num_mem])
-        chip.click(None, None, [text, num_mem], js=f"() => {values}", show_progress="hidden", api_visibility="private")
+        chip.click(None, None, [text, num_mem], js=f"() => {values}", **STREAMED)
     settings = [left[name] for name in SETTINGS[1:]]
     left["copy"].click(link, settings, left["link"], **QUICK).success(
         None, [left["link"], left["with_text"], text], left["link"], js=COPY_SCRIPT, api_visibility="private"

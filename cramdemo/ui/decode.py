@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -18,6 +18,7 @@ from cramdemo.catalogue import BUILT_IN, MODELS, ModelEntry
 from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
 from cramdemo.gallery import exhibit
+from cramdemo.models import FrozenLM
 from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
 from cramdemo.ui.live import loading_html, status_line
@@ -90,11 +91,7 @@ def decode_live(vectors: MemVectors, stop: Flag, token: str | None = None) -> It
         ModelMismatch: the file is for a model that is not on offer here, or for other weights.
         ModelError: the model cannot be had, or cannot run here.
     """
-    entry = model_for(vectors)
-    if SHELF.peek(entry.name) is None:
-        check_can_run(entry, vectors.num_tokens, vectors.num_mem, token)
-    lm = yield from SHELF.bring(entry.name, "auto", token, stop)
-    where = f"{lm.device.type.upper()} in {str(lm.dtype).removeprefix('torch.')}"
+    lm = yield from bring_for(vectors, token, stop)
     ids: list[int] = []
     started, shown = time.monotonic(), 0.0
     for token_id in decode_tokens(lm, vectors):
@@ -103,11 +100,30 @@ def decode_live(vectors: MemVectors, stop: Flag, token: str | None = None) -> It
         if seconds - shown >= PERIOD_SECONDS:
             shown = seconds
             text = lm.detokenize_so_far(ids)
-            yield DecodeState(text, len(ids), vectors.num_tokens, None, where, seconds)
+            yield DecodeState(text, len(ids), vectors.num_tokens, None, lm.where, seconds)
         if stop.is_set():
             return
     matches = token_digest(ids) == vectors.token_sha256
-    yield DecodeState(lm.detokenize(ids), len(ids), vectors.num_tokens, matches, where, time.monotonic() - started)
+    yield DecodeState(lm.detokenize(ids), len(ids), vectors.num_tokens, matches, lm.where, time.monotonic() - started)
+
+
+def bring_for(vectors: MemVectors, token: str | None, stop: Flag) -> Generator[Loading, None, FrozenLM]:
+    """The model of some vectors. Raises what `check_vectors` raises."""
+    entry = check_vectors(vectors, token)
+    return (yield from SHELF.bring(entry.name, "auto", token, stop))
+
+
+def check_vectors(vectors: MemVectors, token: str | None) -> ModelEntry:
+    """Refuse vectors whose model cannot be had or run here, before it is loaded; gives their model.
+
+    Raises:
+        ModelMismatch: the file is for a model that is not on offer here.
+        ModelError: the model cannot be had, or cannot run here.
+    """
+    entry = model_for(vectors)
+    if SHELF.peek(entry.name) is None:
+        check_can_run(entry, vectors.num_tokens, vectors.num_mem, token)
+    return entry
 
 
 def model_for(vectors: MemVectors) -> ModelEntry:

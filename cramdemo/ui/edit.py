@@ -16,13 +16,12 @@ from cramdemo.edit import MAX_SCALE, Edit, Edited, check_pair, decode_edited
 from cramdemo.errors import CramError, plural
 from cramdemo.gallery import exhibit, exhibits
 from cramdemo.models import FrozenLM
-from cramdemo.ui.decode import model_for
+from cramdemo.ui.decode import bring_for, model_for
 from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
 from cramdemo.ui.login import visitor_token
-from cramdemo.ui.offer import check_can_run
 from cramdemo.ui.pace import PACE
-from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
+from cramdemo.ui.shelf import RUNNER, STOPS, Loading
 from cramdemo.ui.tokens import visible_texts
 from cramdemo.vectors import MemVectors, load
 
@@ -226,10 +225,7 @@ def write(
         ModelMismatch: the vectors are for a model that is not on offer here, or cannot be blended.
         ModelError: the model cannot be had, or cannot run here.
     """
-    entry = model_for(first)
-    if SHELF.peek(entry.name) is None:
-        check_can_run(entry, first.num_tokens, first.num_mem, token)
-    lm = yield from SHELF.bring(entry.name, "auto", token, stop)
+    lm = yield from bring_for(first, token, stop)
     next_look = 0.0
     for state in decode_edited(lm, first, second, edit, stop.is_set):
         began = time.monotonic()

@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from cramdemo.catalogue import BUILT_IN
 from cramdemo.config import MAX_SEED, CramConfig
 from cramdemo.cram import check_length
 from cramdemo.errors import plural
@@ -21,8 +20,8 @@ from cramdemo.ui.count import check_characters
 from cramdemo.ui.experiment import STREAMED, Experiment, Values, connect, controls
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
-from cramdemo.ui.offer import check_can_run, entry_of, offered
-from cramdemo.ui.picker import guessed_tokens
+from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.picker import guessed_tokens, model_choice
 from cramdemo.ui.shelf import SHELF, Loading
 
 TASK = "geometry"
@@ -256,14 +255,7 @@ def _form() -> tuple[list[Any], Any]:
         elem_id=f"{TASK}-num-mem",
     )
     with gr.Row():
-        model = gr.Dropdown(
-            [(entry.label, name) for name, entry in offered().items()],
-            value=BUILT_IN,
-            label="Model",
-            filterable=False,
-            min_width=160,
-            elem_id=f"{TASK}-model",
-        )
+        model = model_choice(f"{TASK}-model", filterable=False, min_width=160)
         seed = gr.Number(
             0,
             label="First of three seeds",

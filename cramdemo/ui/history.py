@@ -16,6 +16,7 @@ import gradio as gr
 
 from cramdemo.errors import plural
 from cramdemo.ui.chart import BLANK, axis, chart, figure, line
+from cramdemo.ui.experiment import QUICK
 from cramdemo.ui.live import LiveState
 from cramdemo.ui.offer import entry_of
 
@@ -307,11 +308,10 @@ def history() -> History:
         compared = chart(
             "compare", "Two runs", "Tick two runs, and their loss curves will be laid over each other here."
         )
-    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    kept.change(lambda found: rows_of(read(found)), kept, runs, **quick)
-    runs.select(_compare, kept, [compared, place], **quick)
+    kept.change(lambda found: rows_of(read(found)), kept, runs, **QUICK)
+    runs.select(_compare, kept, [compared, place], **QUICK)
     runs.clear(
-        lambda: ([], rows_of([]), dict(BLANK), gr.update(visible=False)), None, [kept, runs, compared, place], **quick
+        lambda: ([], rows_of([]), dict(BLANK), gr.update(visible=False)), None, [kept, runs, compared, place], **QUICK
     )
     return History(kept, runs, compared)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from cramdemo.catalogue import BUILT_IN, published_gains
+from cramdemo.catalogue import published_gains
 from cramdemo.entropy import (
     KINDS,
     LENGTHS,
@@ -35,7 +35,8 @@ from cramdemo.ui.count import check_characters
 from cramdemo.ui.experiment import Experiment, Values, connect, controls
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import clock, status_line
-from cramdemo.ui.offer import check_can_run, entry_of, offered
+from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.picker import model_choice
 from cramdemo.ui.shelf import SHELF, Loading
 
 TASK = "laws"
@@ -299,14 +300,7 @@ def _form() -> tuple[list[Any], Any]:
         elem_id=f"{TASK}-own",
     )
     with gr.Row():
-        model = gr.Dropdown(
-            [(entry.label, name) for name, entry in offered().items()],
-            value=BUILT_IN,
-            label="Model",
-            filterable=False,
-            min_width=160,
-            elem_id=f"{TASK}-model",
-        )
+        model = model_choice(f"{TASK}-model", filterable=False, min_width=160)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=10**6, min_width=120, elem_id=f"{TASK}-seed")
     parts = controls(TASK, "Measure the law", IDLE)
     gr.HTML(NOTE, apply_default_css=False, elem_classes="cd-flat")

@@ -14,7 +14,7 @@ from cramdemo.settings import server_settings
 from cramdemo.ui import about, capacity, compress, decode, edit, gallery, geometry, history, laws, race, size
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.chart import allow_plotly, head
-from cramdemo.ui.experiment import QUEUE
+from cramdemo.ui.experiment import QUEUE, STREAMED
 from cramdemo.ui.links import FRAGMENT_SCRIPT
 from cramdemo.ui.login import login_is_on
 from cramdemo.ui.offer import offered
@@ -88,17 +88,15 @@ def _connect_decode_it(first: compress.Tab, tabs: gr.Tabs, file: gr.File, decode
         lambda path: (gr.Tabs(selected="decode"), path),
         first.download,
         [tabs, file],
-        show_progress="hidden",
-        api_visibility="private",
+        **STREAMED,
     )
     decode_on(carried.then)
 
 
 def _connect_open(shown: gallery.Tab, tabs: gr.Tabs, file: gr.File, decode_on: Any) -> None:
     """From the gallery to the same file on the Decode tab, decoded."""
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    lent = shown.open_in_decode.click(decode.lend, shown.chosen, file, **private)
-    decode_on(lent.then(lambda: gr.Tabs(selected="decode"), None, tabs, **private).then)
+    lent = shown.open_in_decode.click(decode.lend, shown.chosen, file, **STREAMED)
+    decode_on(lent.then(lambda: gr.Tabs(selected="decode"), None, tabs, **STREAMED).then)
 
 
 def _space_buttons() -> None:
@@ -113,11 +111,10 @@ def _space_buttons() -> None:
 
 def _connect_load(page: gr.Blocks, first: compress.Tab) -> None:
     """A fresh page: what its address asks for, then what can be said of it."""
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     form = [first.model, first.num_mem, first.preset, *first.settings, first.note]
-    page.load(None, first.text, first.text, js=FRAGMENT_SCRIPT, **private)
-    followed = page.load(compress.follow_link, [first.model, first.num_mem], form, **private)
-    followed.then(compress.first_about, first.asked, first.facts, **private)
+    page.load(None, first.text, first.text, js=FRAGMENT_SCRIPT, **STREAMED)
+    followed = page.load(compress.follow_link, [first.model, first.num_mem], form, **STREAMED)
+    followed.then(compress.first_about, first.asked, first.facts, **STREAMED)
 
 
 def _forget(request: gr.Request) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from cramdemo.catalogue import ModelEntry, published
+from cramdemo.catalogue import BUILT_IN, ModelEntry, published
 from cramdemo.errors import plural
 from cramdemo.placement import Machine, gigabytes, need, refusal, seconds, this_machine
 from cramdemo.ui.offer import HubState, hub_state, offered, too_long
@@ -138,6 +138,12 @@ def row(entry: ModelEntry, num_tokens: int, num_mem: int, steps: int, machine: M
         "facts": " · ".join((*costs, *_facts(entry, state))),
         "reason": reason,
     }
+
+
+def model_choice(elem_id: str, **more: Any) -> gr.Dropdown:
+    """A plain list of the models on offer, for tabs that have other things to show: the built-in one is chosen."""
+    names = [(entry.label, name) for name, entry in offered().items()]
+    return gr.Dropdown(names, value=BUILT_IN, label="Model", elem_id=elem_id, **more)
 
 
 def guessed_tokens(characters: int) -> int:

@@ -32,9 +32,10 @@ from cramdemo.ui.count import check_characters
 from cramdemo.ui.experiment import QUICK, Experiment, Values, connect, controls
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import clock, status_line
-from cramdemo.ui.offer import check_can_run, entry_of, offered
-from cramdemo.ui.picker import guessed_tokens
+from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.picker import guessed_tokens, model_choice
 from cramdemo.ui.shelf import SHELF, Loading
+from cramdemo.ui.theme import PAPER as PAPER_LINK
 
 TASK = "race"
 EXAMPLE = (
@@ -42,7 +43,6 @@ EXAMPLE = (
     "talking to itself. Nobody had told us where the inn was, and nobody would. We sat down by the bridge and waited "
     "for the day."
 )
-PAPER_LINK = "https://arxiv.org/abs/2502.13063"
 PAPER_CODE = "https://github.com/yurakuratov/hidden_capacity"
 PROGRESSIVE_CODE = "https://github.com/FusionBrainLab/progressive_cramming"
 NAMES = {
@@ -455,8 +455,7 @@ def tab(queue_limit: int | None) -> None:
             )
             parts = controls(TASK, "Start the race", IDLE)
             with gr.Row():
-                names = [(entry.label, name) for name, entry in offered().items()]
-                model = gr.Dropdown(names, value=BUILT_IN, label="Model", min_width=180, elem_id="race-model")
+                model = model_choice("race-model", min_width=180)
                 seed = gr.Number(
                     0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=100, elem_id="race-seed-number"
                 )

@@ -32,11 +32,10 @@ from cramdemo.storage import (
 )
 from cramdemo.ui.chart import BLANK, axis, chart, dots, figure, line
 from cramdemo.ui.compress import Outcome
-from cramdemo.ui.decode import model_for
-from cramdemo.ui.experiment import QUICK, Experiment, connect, controls
+from cramdemo.ui.decode import check_vectors, model_for
+from cramdemo.ui.experiment import QUICK, STREAMED, Experiment, connect, controls
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
-from cramdemo.ui.offer import check_can_run
 from cramdemo.ui.samples import read_samples
 from cramdemo.ui.shelf import SHELF, Loading
 from cramdemo.ui.tokens import visible_texts
@@ -265,9 +264,7 @@ def check(outcome: Outcome, path: str | None, token: str | None) -> None:
     vectors = given(outcome, path)
     if vectors is None:
         return
-    entry = model_for(vectors)
-    if SHELF.peek(entry.name) is None:
-        check_can_run(entry, vectors.num_tokens, vectors.num_mem, token)
+    check_vectors(vectors, token)
 
 
 def run(outcome: Outcome, path: str | None, token: str | None, stop: Flag) -> Iterator[Making | Measured | Loading]:
@@ -436,12 +433,9 @@ def tab(queue_limit: int | None, outcome: gr.State) -> None:
     smallest = gr.State(NOTHING)
     outputs = [sizes, view, *charts, positions, smallest]
     ended = connect(Experiment(TASK, [outcome, file], outputs, check, run, show, BLANKS), buttons, queue_limit)
-    ended.then(offer_file, smallest, download, concurrency_limit=None, **_PRIVATE)
+    ended.then(offer_file, smallest, download, concurrency_limit=None, **STREAMED)
     for changed in (outcome.change, file.upload, file.clear):
         changed(source_html, [outcome, file], source, **QUICK)
-
-
-_PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def _flat(html: str, elem_id: str) -> gr.HTML:
