@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, TimeoutError, sync_playwright
 
@@ -48,6 +49,9 @@ WORST = ("serious", "critical")  # of axe-core's four degrees
 def chromium_path() -> str | None:
     """Debian's chromium, or None."""
     return shutil.which("chromium")
+
+
+NEEDS_CHROMIUM = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
 
 
 @dataclass

@@ -19,7 +19,10 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from cramdemo import CramResult, FrozenLM
+    from tests.browser import Watch
     from tests.fake_hub import FakeHub
 
 SENTENCES = (
@@ -45,12 +48,52 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _caches_and_outputs_stay_in_the_test_folder(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A server lives longer than a test, and gradio looks up its folder at each upload: that one stays."""
     folder = tmp_path_factory.mktemp("caches")
     for name in CACHES:
         monkeypatch.setenv(name, str(folder))
+    if "gradio_folder" in request.fixturenames:
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(request.getfixturevalue("gradio_folder")))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+
+@pytest.fixture(scope="module")
+def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server of a module's tests keeps files."""
+    return tmp_path_factory.mktemp("gradio")
+
+
+@pytest.fixture(scope="module")
+def url(gradio_folder: Path) -> Iterator[str]:
+    """Address of the real page, served for a module's tests."""
+    from tests.browser import served
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
+        with served() as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, for a module's tests."""
+    from tests.browser import chromium
+
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def watch(url: str) -> Iterator[Watch]:
+    """Fails the test if the page complained on the console or asked the outside world."""
+    from tests.browser import Watch
+
+    found = Watch(url)
+    yield found
+    assert found.complaints == []
+    assert found.outside == []
 
 
 @pytest.fixture(scope="session")

@@ -10,24 +10,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from tests.browser import (
     EASY_NUM_MEM,
     EASY_TEXT,
+    NEEDS_CHROMIUM,
     Watch,
-    chromium,
-    chromium_path,
     fill_form,
     findings,
     open_page,
     open_tab,
     run_open_tab,
-    served,
     tab_names,
 )
 
-pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+pytestmark = NEEDS_CHROMIUM
 CONTROLS = {
     *("button", "link", "tab", "textbox", "searchbox", "spinbutton", "slider", "combobox", "listbox", "radio"),
     *("checkbox", "switch", "menuitem", "DisclosureTriangle"),
@@ -54,31 +52,6 @@ MOVING = """() => [...document.querySelectorAll('*')].flatMap(node => [null, '::
   return Math.max(...lasts.split(',').map(t => parseFloat(t) || 0)) > 0.02 ? `${node.className}${part || ''}` : '';
 })).filter(name => name)"""
 Stop = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
-def url(gradio_folder) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-        with served() as address:
-            yield address
-
-
-@pytest.fixture(autouse=True)
-def _server_keeps_its_folder(gradio_folder, _caches_and_outputs_stay_in_the_test_folder, monkeypatch):
-    """The server lives longer than a test, and gradio looks up its folder at each upload."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -9,48 +9,14 @@ import pytest
 from cramdemo import decode, load, save
 from cramdemo.ui import live
 from cramdemo.ui.decode import DecodeState
-from tests.browser import EASY_NUM_MEM, EASY_TEXT, Watch, chromium, chromium_path, fill_form, open_page, served
+from tests.browser import EASY_NUM_MEM, EASY_TEXT, NEEDS_CHROMIUM, fill_form, open_page
 
-pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+pytestmark = NEEDS_CHROMIUM
 # no vector of the built-in model holds this, so a run goes on until it is stopped, whatever the weights
 HARD_TEXT = "Seventeen\ncopper 4821 lanterns, marble Qx; " + " ".join(str(7919 * i % 10007) for i in range(60))
 POINTS = "() => { const plot = document.querySelector('.cd-plot'); return plot.data ? plot.data[0].x.length : 0; }"
 ZOOM = "document.querySelector('.cd-plot').layout.xaxis.range"
 EVIL = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
-def url(gradio_folder):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-        with served() as address:
-            yield address
-
-
-@pytest.fixture(autouse=True)
-def _server_keeps_its_folder(gradio_folder, _caches_and_outputs_stay_in_the_test_folder, monkeypatch):
-    """The server lives longer than a test, and gradio looks up its folder at each upload."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def watch(url):
-    """Fails the test if the page complained on the console or asked the outside world."""
-    found = Watch(url)
-    yield found
-    assert found.complaints == []
-    assert found.outside == []
 
 
 def test_paste_compress_stop_compress_download_upload_decode(url, browser, watch, built_in, tmp_path):

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
 from cramdemo.ui.about import BIBTEX, GLOSSARY, PYTHON
-from tests.browser import Watch, chromium, chromium_path, open_page, open_tab, served
+from tests.browser import NEEDS_CHROMIUM, open_page, open_tab
 
-pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+pytestmark = NEEDS_CHROMIUM
 BRIGHTNESS = """name => {
   const found = getComputedStyle(document.querySelector(name)).fill.match(/[0-9]+/g).map(Number);
   return (found[0] + found[1] + found[2]) / 3;
 }"""
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        with served() as address:
-            yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def watch(url):
-    """Fails the test if the page complained on the console or asked the outside world."""
-    found = Watch(url)
-    yield found
-    assert found.complaints == []
-    assert found.outside == []
 
 
 def test_one_picture_the_words_and_code_to_copy(url, browser, watch):

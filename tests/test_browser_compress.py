@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from cramdemo.ui.shelf import WORKER
-from tests.browser import EASY_NUM_MEM, EASY_TEXT, PATIENCE_MS, Watch, chromium, chromium_path, fill_form, open_page
-from tests.browser import served as serve
+from tests.browser import EASY_NUM_MEM, EASY_TEXT, NEEDS_CHROMIUM, PATIENCE_MS, Watch, fill_form, open_page
 
-pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+pytestmark = NEEDS_CHROMIUM
 # no vector of the built-in model holds this, so a run goes on until it is stopped
 HARD_TEXT = "Seventeen\ncopper lanterns, marble Qx; " + " ".join(str(7919 * i % 10007) for i in range(20))
 SENTENCE = "A sentence"
 PLACES = """() => ['status', 'tokens', 'curves', 'card', 'runs'].map(
   id => Math.round(document.getElementById(id).getBoundingClientRect().top + window.scrollY))"""
 BITS = "document.querySelector('#count')?.innerText.includes('bits')"
-
-
-@pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
-def url(gradio_folder: Path) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-        with serve() as address:
-            yield address
-
-
-@pytest.fixture(autouse=True)
-def _server_keeps_its_folder(
-    gradio_folder: Path, _caches_and_outputs_stay_in_the_test_folder: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def watch(url: str) -> Iterator[Watch]:
-    """Fails the test if the page complained on the console or asked the outside world."""
-    found = Watch(url)
-    yield found
-    assert (found.complaints, found.outside) == ([], [])
 
 
 def _stopped(page: Page) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser import Watch, chromium, chromium_path, open_page, served
+from tests.browser import NEEDS_CHROMIUM, Watch, open_page
 
-pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+pytestmark = NEEDS_CHROMIUM
 CHARTS = ("path", "variance", "cosines", "line", "plane", "tokens", "attention")
 EASY = "She opened the door, and there was nobody in the room."
 HARD = "3 1 4 1 5 9 2 6 5 3 5 8 9 7 9 3 2 3 8 4 6 2 6 4 3 3 8 3 2 7 9 5 0 2 8 8 4 1 9 7"  # takes hundreds of steps
@@ -20,34 +19,6 @@ STEPS_WALKED = "() => (document.querySelector('#geometry-path .cd-plot').data?.[
 TOPS = (
     "() => [...document.querySelectorAll('.cd-geometry .cd-stage')].map(e => e.getBoundingClientRect().top + scrollY)"
 )
-
-
-@pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
-def url(gradio_folder: Path) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-        with served() as address:
-            yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def watch(url: str) -> Iterator[Watch]:
-    """Fails the test if the page complained on the console or asked the outside world."""
-    found = Watch(url)
-    yield found
-    assert found.complaints == []
-    assert found.outside == []
 
 
 def _geometry(browser: Browser, url: str, watch: Watch, *, width: int, dark: bool) -> Page:

@@ -9,48 +9,19 @@ import pytest
 from playwright.sync_api import Browser
 
 from cramdemo import entropy
-from tests.browser import Watch, chromium, chromium_path, findings, open_page, served
+from tests.browser import NEEDS_CHROMIUM, Watch, findings, open_page
 
-pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+pytestmark = NEEDS_CHROMIUM
 POINTS = "document.querySelector('#laws-law .cd-plot').data.filter(t => t.mode === 'markers').flatMap(t => t.y)"
 TOP = "document.querySelector('#laws-kinds').getBoundingClientRect().top + scrollY"
 
 
-@pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
-def url(gradio_folder: Path) -> Iterator[str]:
+@pytest.fixture(scope="module", autouse=True)
+def _short_texts() -> Iterator[None]:
+    """Since one looks at the page here, not at the law."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-        patch.setattr(entropy, "LENGTHS", (24,))  # short, since one looks at the page here, not at the law
-        with served() as address:
-            yield address
-
-
-@pytest.fixture(autouse=True)
-def _server_keeps_its_folder(
-    gradio_folder: Path, _caches_and_outputs_stay_in_the_test_folder: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server lives longer than a test, and gradio looks up its folder at each upload."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def watch(url: str) -> Iterator[Watch]:
-    """Fails the test if the page complained on the console or asked the outside world."""
-    found = Watch(url)
-    yield found
-    assert found.complaints == []
-    assert found.outside == []
+        patch.setattr(entropy, "LENGTHS", (24,))
+        yield
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["wide", "phone, dark"])

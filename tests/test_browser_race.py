@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,50 +10,14 @@ from playwright.sync_api import Browser, Page
 from cramdemo import race as racing
 from cramdemo.race import KEYS, OURS
 from cramdemo.ui.race import NAMES
-from tests.browser import Watch, chromium, chromium_path, open_page, served
+from tests.browser import NEEDS_CHROMIUM, Watch, open_page
 
-pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+pytestmark = NEEDS_CHROMIUM
 TEXT = "She opened the door."
 LONG = "We knocked, and a voice said <b>seven copper lanterns</b> & 4821. " * 2
 PASSES = 60  # of the paper's recipe, however fast the machine is
 POINTS = "document.querySelector('#race-curves .cd-plot').data[0].x.length"
 TOP = "document.querySelector('#race-two').getBoundingClientRect().top + scrollY"
-
-
-@pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
-def url(gradio_folder: Path) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-        with served() as address:
-            yield address
-
-
-@pytest.fixture(autouse=True)
-def _server_keeps_its_folder(
-    gradio_folder: Path, _caches_and_outputs_stay_in_the_test_folder: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server lives longer than a test, and gradio looks up its folder at each upload."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def watch(url: str) -> Iterator[Watch]:
-    """Fails the test if the page complained on the console or asked the outside world."""
-    found = Watch(url)
-    yield found
-    assert found.complaints == []
-    assert found.outside == []
 
 
 def _budget(monkeypatch: pytest.MonkeyPatch, passes: int) -> None:

@@ -6,44 +6,10 @@ import pytest
 
 from cramdemo import decode, load
 from cramdemo.ui.samples import read_samples
-from tests.browser import Watch, chromium, chromium_path, open_page, served
+from tests.browser import NEEDS_CHROMIUM, open_page
 
-pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs Debian's chromium: make test installs it")
+pytestmark = NEEDS_CHROMIUM
 HEIGHT = "document.querySelector('#bytes-start').closest('.cd-columns').offsetHeight"
-
-
-@pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
-def url(gradio_folder):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-        with served() as address:
-            yield address
-
-
-@pytest.fixture(autouse=True)
-def _server_keeps_its_folder(gradio_folder, _caches_and_outputs_stay_in_the_test_folder, monkeypatch):
-    """The server lives longer than a test, and gradio looks up its folder at each upload."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def watch(url):
-    """Fails the test if the page complained on the console or asked the outside world."""
-    found = Watch(url)
-    yield found
-    assert found.complaints == []
-    assert found.outside == []
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["light", "phone, dark"])

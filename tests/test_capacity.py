@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -29,6 +28,7 @@ from cramdemo.capacity import (
 from cramdemo.decode import greedy_prefix
 from cramdemo.metrics import cross_entropy_bits
 from cramdemo.vectors import MemVectors
+from tests.crossing import crossed
 
 IDS = list(range(5, 295, 3))  # 97 tokens
 QUICK = CramConfig(steps=30)
@@ -249,7 +249,7 @@ def test_a_model_without_an_encoder_grows_more_vectors_from_the_start(
     assert stub.tried[-3:] == [16, 32, 28]
 
 
-def test_the_whole_on_a_real_model_is_cumulative_and_can_be_pickled(tiny_lm: FrozenLM) -> None:
+def test_the_whole_on_a_real_model_is_cumulative_and_reaches_another_process(tiny_lm: FrozenLM) -> None:
     states = list(measure_capacity(tiny_lm, IDS[:40], CramConfig(steps=15), (1, 2)))
     last = states[-1]
     assert last.model == tiny_lm.name and last.hidden_size == 64
@@ -259,7 +259,7 @@ def test_the_whole_on_a_real_model_is_cumulative_and_can_be_pickled(tiny_lm: Fro
     assert last.cost_bits[-1] == pytest.approx(float(bare.sum()), rel=1e-5)
     assert [growth.ended for growth in last.growths] == [True, True]
     assert last.tried and last.steps == sum(growth.steps for growth in last.growths)
-    again = pickle.loads(pickle.dumps(last))
+    again = crossed(last)
     assert again.growths[0].points == last.growths[0].points
 
 

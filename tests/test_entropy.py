@@ -85,7 +85,7 @@ def _texts(count: int, length: int = 6) -> list[Text]:
     return [Text(KINDS[i % 4], tuple(range(10 * i, 10 * i + length + i % 2))) for i in range(count)]
 
 
-def test_every_text_is_measured_under_the_bare_model_and_gets_cheaper(tiny_lm: FrozenLM, every_step: None) -> None:
+def test_every_text_is_measured_under_the_bare_model_and_gets_cheaper(tiny_lm: FrozenLM) -> None:
     texts = _texts(5)
     states = list(measure(tiny_lm, texts, steps=30))
     assert [state.stage for state in states].count("done") == 1 and states[-1].step == 30

@@ -174,25 +174,12 @@ def test_the_commands_of_the_command_line_work(here: Path, capfdbinary: pytest.C
 
 
 @pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
 def server(gradio_folder: Path) -> Iterator[str]:
     """Address of the real page with its MCP server."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
         with served(mcp=True) as address:
             yield address.rstrip("/")
-
-
-@pytest.fixture(autouse=True)
-def _server_keeps_its_folder(
-    gradio_folder: Path, _caches_and_outputs_stay_in_the_test_folder: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server lives longer than a test, and gradio looks up its folder at each upload."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
 
 
 def _curl(command: list[str]) -> str:

@@ -36,11 +36,6 @@ SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def gradio_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("gradio")
-
-
-@pytest.fixture(scope="module")
 def url(tiny_folder, gradio_folder):
     with pytest.MonkeyPatch.context() as patch, tiny_on_offer(tiny_folder):
         patch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
@@ -50,12 +45,6 @@ def url(tiny_folder, gradio_folder):
         _, address, _ = page.queue().launch(prevent_thread_lock=True, quiet=True, **settings)
         yield address
         page.close(verbose=False)
-
-
-@pytest.fixture(autouse=True)
-def _server_keeps_its_folder(gradio_folder, _caches_and_outputs_stay_in_the_test_folder, monkeypatch):
-    """The server lives longer than a test, and gradio looks up its folder at each upload."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(gradio_folder))
 
 
 @pytest.fixture(scope="module")
