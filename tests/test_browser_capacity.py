@@ -52,7 +52,9 @@ def test_one_click_finds_what_fits_and_nothing_moves(  # noqa: PLR0917
     page.get_by_label("information gain, bits").check()
     page.get_by_label("parameters", exact=True).check()
     assert page.evaluate(SHOWN, "capacity-bits") and page.evaluate(SHOWN, "capacity-parameters")
-    assert not page.evaluate(SHOWN, "capacity-steps") and not page.evaluate(SHOWN, "capacity-width")
+    for other in ("capacity-steps", "capacity-width"):
+        assert not page.evaluate(SHOWN, other)
+        assert page.evaluate("id => document.getElementById(id).offsetHeight", other) == 0, "its place was left empty"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
     with page.expect_download() as caught:

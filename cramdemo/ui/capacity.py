@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -35,8 +37,10 @@ from cramdemo.ui.experiment import QUICK, STREAMED, Experiment, Values, connect,
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
 from cramdemo.ui.offer import check_can_run, entry_of
+from cramdemo.ui.pace import END_SECONDS, MAX_SECONDS
 from cramdemo.ui.picker import guessed_tokens, model_choice
 from cramdemo.ui.shelf import SHELF, Loading
+from cramdemo.ui.zero import ON_ZERO
 from cramdemo.words import random_words
 
 TASK = "capacity"
@@ -100,7 +104,8 @@ def _config(model: str, steps: float, seed: float | None) -> CramConfig:
 
 
 def _num_mems(vectors: str) -> tuple[int, ...]:
-    return NUM_MEM if vectors == "all" else NUM_MEM[:1]
+    asked = NUM_MEM if vectors == "all" else NUM_MEM[:1]
+    return tuple(k for k in asked if k <= server_settings().max_mem)
 
 
 def run(  # noqa: PLR0917  # in the order of the widgets
@@ -113,8 +118,15 @@ def run(  # noqa: PLR0917  # in the order of the widgets
     """
     lm = yield from SHELF.bring(model, "auto", token, stop)
     num_mems = _num_mems(vectors)
-    ids = _leading(lm, text, max(num_mems))
-    yield from measure_capacity(lm, ids, _config(model, steps, seed), num_mems, stop=stop.is_set)
+    ids, config = _leading(lm, text, max(num_mems)), _config(model, steps, seed)
+    yield from measure_capacity(lm, ids, config, num_mems, stop=_in_time(stop, config))
+
+
+def _in_time(stop: Flag, config: CramConfig) -> Callable[[], bool]:
+    """Stop, or the end of what the server allows the whole run: what is there is then kept."""
+    lent = MAX_SECONDS - END_SECONDS if ON_ZERO else math.inf
+    end = time.monotonic() + min(lent, config.seconds or math.inf)
+    return lambda: stop.is_set() or time.monotonic() >= end
 
 
 def _leading(lm: FrozenLM, text: str, num_mem: int) -> list[int]:
@@ -276,7 +288,7 @@ def _right_column() -> list[Any]:
 
 
 def _switch(label: str, choices: list[tuple[str, str]], elem_id: str) -> None:
-    """Shows one of the two figures below it; the style sheet does that, so that it works in the middle of a run."""
+    """Lay out what shows one of the two figures below it, by the style sheet, so that it works during a run."""
     gr.Radio(
         choices, value=choices[0][1], label=label, interactive=True, elem_id=elem_id, elem_classes="capacity-switch"
     )

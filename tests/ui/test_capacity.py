@@ -13,6 +13,7 @@ import pytest
 from cramdemo.capacity import ENDED, NUM_MEM, RULE, Capacity, Growth, Point
 from cramdemo.catalogue import BUILT_IN
 from cramdemo.errors import ConfigError, CramError, ModelError, TextError
+from cramdemo.settings import Settings
 from cramdemo.ui import capacity as tab_module
 from cramdemo.ui.capacity import IDLE, SECONDS, _status, blank, check, draw_words, read_samples, run, show, tab
 from cramdemo.words import random_words
@@ -37,6 +38,16 @@ def test_a_run_ends_with_all_that_is_to_be_shown(tiny: str) -> None:
 def test_one_vector_only_is_one(tiny: str) -> None:
     states = [s for s in run(TEXT, tiny, "one", 5, 0, None, threading.Event()) if isinstance(s, Capacity)]
     assert [growth.num_mem for growth in states[-1].growths] == [1]
+
+
+def test_the_server_s_limits_hold_for_the_whole_run_which_keeps_what_is_there(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tab_module, "server_settings", lambda: Settings(max_seconds=0.5, max_mem=4))
+    states = [s for s in run(TEXT, tiny, "all", 2000, 0, None, threading.Event()) if isinstance(s, Capacity)]
+    assert states[-1].stopped and states[-1].doing == ENDED
+    assert states[-1].num_mems == (1, 2, 4)
+    assert states[-1].growths[0].points
 
 
 @pytest.mark.parametrize(
