@@ -170,11 +170,16 @@ class Capacity:
 
     @property
     def fit(self) -> Fit | None:
-        """Through the growths that have ended, if the text was long enough for at least two of them."""
+        """Through the growths of `fitted`, if there are at least two of them."""
+        return linear_fit([(growth.num_mem, growth.horizon) for growth in self.fitted])
+
+    @property
+    def fitted(self) -> list[Growth]:
+        """Growths that came to their end on a text that was long enough for them."""
         ended = [growth for growth in self.growths if growth.ended and not growth.whole and growth.horizon]
         if self.stopped and ended and ended[-1] is self.growths[-1]:
             ended.pop()  # it had not come to its end
-        return linear_fit([(growth.num_mem, growth.horizon) for growth in ended])
+        return ended
 
 
 def linear_fit(points: Sequence[tuple[float, float]]) -> Fit | None:

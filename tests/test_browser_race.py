@@ -14,7 +14,10 @@ from tests.browser import NEEDS_CHROMIUM, Watch, open_page
 
 pytestmark = NEEDS_CHROMIUM
 TEXT = "She opened the door."
-LONG = "We knocked, and a voice said <b>seven copper lanterns</b> & 4821. " * 2
+LONG = "We knocked, and a voice said <b>seven copper lanterns</b> & 4821. " + " ".join(
+    str(7919 * i % 10007)
+    for i in range(24)  # too much for a vector, so that no lane comes in before it is stopped
+)
 PASSES = 60  # of the paper's recipe, however fast the machine is
 POINTS = "document.querySelector('#race-curves .cd-plot').data[0].x.length"
 TOP = "document.querySelector('#race-two').getBoundingClientRect().top + scrollY"

@@ -33,6 +33,7 @@ NO_CARD = (
     "the paper’s rule, information gain, theoretical capacity and utilisation of one vector will stand here, each with "
     "its definition.</p></div>"
 )
+STRAIGHT = 0.25  # of the tokens that a point may be off the line that is named in the title
 _FIT_POINTS = (1, 2, 4, 8, 16)
 _COST_POINTS = 150
 
@@ -166,6 +167,8 @@ def _vectors_finding(state: Capacity) -> str:
     fit = state.fit
     if fit is None:
         return f"One vector holds {plural(state.growths[0].horizon, 'token')}"
+    if any(abs(fit.at(growth.num_mem) - growth.horizon) > STRAIGHT * growth.horizon for growth in state.fitted):
+        return "Here tokens do not grow in a straight line with vectors"
     return f"Each further vector holds about {plural(round(fit.slope), 'token')} more"
 
 

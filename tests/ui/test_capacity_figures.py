@@ -76,6 +76,12 @@ def test_vectors_have_their_fit_and_the_papers_line() -> None:
     assert "tokens = 21 + 40.0 × K" in made["aside"] and "arXiv 2502.13063" in made["aside"]
 
 
+def test_a_line_that_misses_its_points_is_not_made_a_finding() -> None:
+    four, eight = (replace(TWO, num_mem=k, horizon=tokens) for k, tokens in ((4, 60), (8, 300)))
+    bent = replace(STATE, growths=(ONE, TWO, four, eight))
+    assert _made(vectors_value(bent))["title"] == "Here tokens do not grow in a straight line with vectors"
+
+
 def test_a_text_held_whole_is_a_lower_bound_and_not_fitted() -> None:
     whole = replace(STATE, growths=(ONE, replace(TWO, horizon=400)))
     made = _made(vectors_value(whole))
