@@ -55,6 +55,7 @@ ASKED = ("text", "model", "num_mem", "search", "steps")  # by `about`, which ans
 FACTS = ("count", "picker", "expected", "timer", "asks")
 COUNTING: dict[str, Any] = {  # one at a time: answers in the order of the questions, so that the last one stays
     "concurrency_limit": 1,
+    "concurrency_id": "count",
     "show_progress": "hidden",
     "api_visibility": "private",
 }
@@ -562,7 +563,10 @@ def _connect_form(left: dict[str, Any]) -> None:
         **COUNTING,
     )
     left["timer"].tick(
-        ask_again, [text, model, num_mem, search, left["asks"]], [left[n] for n in ("count", "timer", "asks")], **QUICK
+        ask_again,
+        [text, model, num_mem, search, left["asks"]],
+        [left[n] for n in ("count", "timer", "asks")],
+        **COUNTING,
     )
     search.change(lambda on: gr.update(interactive=not on), search, num_mem, **QUICK)
     chosen = left["picker"].select(choose, model, model, **QUICK).then(_note_html, model, left["note"], **QUICK)

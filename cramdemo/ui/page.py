@@ -114,7 +114,7 @@ def _connect_load(page: gr.Blocks, first: compress.Tab) -> None:
     form = [first.model, first.num_mem, first.preset, *first.settings, first.note]
     page.load(None, first.text, first.text, js=FRAGMENT_SCRIPT, **STREAMED)
     followed = page.load(compress.follow_link, [first.model, first.num_mem], form, **STREAMED)
-    followed.then(compress.first_about, first.asked, first.facts, **STREAMED)
+    followed.then(compress.first_about, first.asked, first.facts, **compress.COUNTING)
 
 
 def _forget(request: gr.Request) -> None:

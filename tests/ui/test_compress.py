@@ -280,3 +280,13 @@ def test_samples_fit_the_page_and_come_back_from_the_built_in_tokenizer(built_in
 def test_settings_out_of_range_name_the_setting():
     with pytest.raises(ConfigError, match="num_mem is 999"):
         config_of("cram-mini", 999)
+
+
+def test_whatever_writes_the_count_line_answers_in_the_order_of_the_questions() -> None:
+    """A page that asks again for a busy model must not overwrite what was typed since."""
+    with gr.Blocks() as page:
+        module.tab(1)
+    (count,) = [block for block in page.blocks.values() if getattr(block, "elem_id", None) == "count"]
+    writers = [fn for fn in page.fns.values() if count in fn.outputs]
+    assert len(writers) > 3
+    assert {(fn.concurrency_id, fn.concurrency_limit, fn.queue) for fn in writers} == {("count", 1, True)}
