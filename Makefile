@@ -11,7 +11,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python app.py
 
 test: check $(VENV)/chromium.stamp
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
