@@ -44,6 +44,8 @@ PANEL = "#tabs [role=tabpanel]:visible"
 START, STOP = f"{PANEL} :is(button[id$='-start'], #compress)", f"{PANEL} :is(button[id$='-stop'], #stop)"
 DONE = f"{PANEL} .cd-status:is([data-state=done], [data-state=error])"
 WORST = ("serious", "critical")  # of axe-core's four degrees
+STILL = """() => document.getAnimations().every(
+  a => a.playState !== 'running' || a.effect.getTiming().iterations === Infinity)"""
 
 
 def chromium_path() -> str | None:
@@ -164,9 +166,13 @@ def run_open_tab(page: Page, seconds: float = RUN_SECONDS) -> bool:
 
 
 def findings(page: Page) -> list[str]:
-    """What axe-core finds serious or critical on the page as it is: "rule: element", one a line."""
+    """What axe-core finds serious or critical on the page as it is: "rule: element", one a line.
+
+    Waits for what is still changing: a button that is just being enabled has a colour between two.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
+    page.wait_for_function(STILL)
     violations = Axe().run(page).response["violations"]
     return [
         f"{found['id']}: {node['target'][0]}: {'; '.join(check['message'] for check in node['any'] + node['all'])}"
