@@ -9,6 +9,7 @@ longer prefix anew until a stage fails. Knows no widget and no tokenizer.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -101,10 +102,12 @@ class Tried:
 
     Attributes:
         accuracy: teacher-forced, best found, over tokens 1..length - 1: the paper's code does not score token 0.
+        steps: updates it took; none where it was known to be held.
     """
 
     length: int
     accuracy: float
+    steps: int = 0
 
     @property
     def holds(self) -> bool:
@@ -165,8 +168,8 @@ class Capacity:
 
     @property
     def steps(self) -> int:
-        """Updates over all growths."""
-        return sum(growth.steps for growth in self.growths)
+        """Updates over all growths and lengths by the rule."""
+        return sum(growth.steps for growth in self.growths) + sum(tried.steps for tried in self.tried)
 
     @property
     def fit(self) -> Fit | None:
@@ -202,6 +205,7 @@ def grow(
     config: CramConfig,
     *,
     first: int = 0,
+    most_steps: float = math.inf,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Growth]:
     """Grow the prefix of one text that K vectors give back exactly, until nothing more fits or the steps are used.
@@ -212,6 +216,7 @@ def grow(
         config: of each stage (`stage_config`); `num_mem` is K, `steps` are a stage's; a growth has as many steps as 8
             stages with K = 1, as 3 with more.
         first: tokens of the first stage; 0 for as many as later ones add.
+        most_steps: updates of the whole growth, where fewer are allowed than it would take.
         stop: asked all the time; what is there stays.
 
     Yields:
@@ -225,7 +230,7 @@ def grow(
     shortest = SHORTEST_STAGE if num_mem == 1 else stage // 2**HALVINGS
     theoretical = theoretical_capacity(num_mem, lm.hidden_size, lm.vocab_size)
     now = Growth(num_mem, len(token_ids), min(first or stage, len(token_ids)), theoretical)
-    budget = config.steps * MOST_STAGES.get(num_mem, MOST_STAGES_WITH_MORE)
+    budget = int(min(config.steps * MOST_STAGES.get(num_mem, MOST_STAGES_WITH_MORE), most_steps))
     anew = num_mem > 1 and lm.encoder is not None
     while stage >= shortest and now.steps < budget and not now.whole and not asked():
         start = None if anew else now.mem
@@ -271,11 +276,18 @@ def _judged(before: Growth, result: CramResult) -> Growth:
 
 
 def by_the_papers_rule(
-    lm: FrozenLM, token_ids: Sequence[int], config: CramConfig, grown: Growth, *, stop: Callable[[], bool]
+    lm: FrozenLM,
+    token_ids: Sequence[int],
+    config: CramConfig,
+    grown: Growth,
+    *,
+    most_steps: float = math.inf,
+    stop: Callable[[], bool],
 ) -> Iterator[Tried]:
     """The paper's lengths from the horizon on, each crammed whole, until one falls short of an accuracy of 0.99.
 
-    A length up to the horizon holds, being exact; the vectors of the horizon are where longer ones start.
+    A length up to the horizon holds, being exact; the vectors of the horizon are where longer ones start. A length
+    that may not have all its steps is not tried: its falling short would say nothing.
 
     Raises:
         ModelError: there is not memory for a single step.
@@ -285,13 +297,14 @@ def by_the_papers_rule(
     for length in RULE_LENGTHS:
         if not grown.horizon < length <= len(token_ids):
             continue
-        if stop():
+        if stop() or longer.steps > most_steps:
             return
         *_, result = cram(lm, token_ids[:length], stage_config(longer), stop=stop, start=grown.mem)
         assert isinstance(result, CramResult)
         if result.reason == "stopped":
             return
-        tried = Tried(length, float(result.token_correct[1:].float().mean()))
+        most_steps -= result.steps
+        tried = Tried(length, float(result.token_correct[1:].float().mean()), result.steps)
         yield tried
         if not tried.holds:
             return
@@ -303,6 +316,7 @@ def measure_capacity(
     config: CramConfig,
     num_mems: Sequence[int] = NUM_MEM,
     *,
+    most_steps: float = math.inf,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Capacity]:
     """The horizon of a text for each K, and for K = 1 the decoding capacity by the paper's rule.
@@ -313,6 +327,7 @@ def measure_capacity(
         config: of each stage; its `num_mem` is not used.
         num_mems: K, in rising order; each but the first starts at the horizon of the one before, where the model has
             a memory encoder to start it from.
+        most_steps: updates over all of it; what is there stays.
         stop: asked all the time; what is there stays.
 
     Yields:
@@ -325,10 +340,11 @@ def measure_capacity(
     asked, started = stop or (lambda: False), time.perf_counter()
     check_length(lm, len(token_ids), max(num_mems))
     now = _before(lm, token_ids, num_mems)
-    for state in _phases(lm, token_ids, config, num_mems, now, stop=asked):
+    for state in _phases(lm, token_ids, config, num_mems, now, most_steps=most_steps, stop=asked):
         now = dataclasses.replace(state, seconds=time.perf_counter() - started)
         yield now
-    yield dataclasses.replace(now, doing=ENDED, stopped=asked(), seconds=time.perf_counter() - started)
+    cut = asked() or now.steps >= most_steps
+    yield dataclasses.replace(now, doing=ENDED, stopped=cut, seconds=time.perf_counter() - started)
 
 
 def _before(lm: FrozenLM, token_ids: Sequence[int], num_mems: Sequence[int]) -> Capacity:
@@ -346,16 +362,17 @@ def _phases(
     num_mems: Sequence[int],
     now: Capacity,
     *,
+    most_steps: float,
     stop: Callable[[], bool],
 ) -> Iterator[Capacity]:
     """The phases in turn, in states without a clock."""
     for num_mem in num_mems:
-        if stop():
+        if stop() or now.steps >= most_steps:
             return
         own = dataclasses.replace(config, num_mem=num_mem)
         before = now.growths
         first = before[-1].horizon if before and lm.encoder is not None else 0
-        for growth in grow(lm, token_ids, own, first=first, stop=stop):
+        for growth in grow(lm, token_ids, own, first=first, most_steps=most_steps - now.steps, stop=stop):
             solved = growth.points[-1].solved if growth.points else 0
             now = dataclasses.replace(
                 now, growths=(*before, growth), doing=GROWING, trying=growth.trained, solved=solved
@@ -364,6 +381,7 @@ def _phases(
         if num_mem == 1 and not stop():
             now = dataclasses.replace(now, doing=RULE)
             yield now
-            for tried in by_the_papers_rule(lm, token_ids, own, now.growths[-1], stop=stop):
+            grown, left = now.growths[-1], most_steps - now.steps
+            for tried in by_the_papers_rule(lm, token_ids, own, grown, most_steps=left, stop=stop):
                 now = dataclasses.replace(now, tried=(*now.tried, tried))
                 yield now

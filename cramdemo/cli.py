@@ -1,4 +1,4 @@
-"""The command line: python -m cramdemo cram | decode | models | inspect | bench | gallery | pretrain | space.
+"""The command line: python -m cramdemo cram | decode | models | inspect | bench | sweep | gallery | pretrain | space.
 
 Exit status: 0 lossless (or done), 3 not lossless (the file is written all the same), 2 bad input, with one
 line on stderr. Results go to stdout, progress to stderr and only on a terminal.
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--json", action="store_true", help="print one JSON list")
     models.set_defaults(run=run_models)
     _add_bench(commands.add_parser("bench", help="measure this program on this machine"))
+    _add_sweep(commands.add_parser("sweep", help="many texts x models x lengths x K x seeds x recipes, resumable"))
     _add_gallery(commands.add_parser("gallery", help="make the vectors of the page's gallery"))
     _add_pretrain(commands.add_parser("pretrain", help="train the built-in model and its encoder"))
     _add_space(commands.add_parser("space", help="write a folder ready to push as a Hugging Face Space"))
@@ -175,6 +176,16 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--push", metavar="USER/NAME", help="create that Space, or update it, and ask for the hardware")
     parser.add_argument("--private", action="store_true", help="a new Space is for its owner's eyes only")
     parser.set_defaults(run=run_space)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", type=Path, metavar="SPEC", help="a TOML file: what to run (the README has one)")
+    out_help = "folder for the rows; what has a row there is not run again"
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=out_help)
+    parser.add_argument("--vectors", action="store_true", help="keep each job's vector file too, named by its digest")
+    export_help = "write the rows as one table, .parquet, .jsonl or .csv, and run nothing"
+    parser.add_argument("--export", type=Path, metavar="TABLE", help=export_help)
+    parser.set_defaults(run=run_sweep_command)
 
 
 def _num_mem(value: str) -> int | str:
@@ -341,6 +352,25 @@ def _check_figure(arguments: argparse.Namespace) -> None:
 def _tell(row: dict[str, Any]) -> None:
     """A row of a benchmark that goes on, for whoever waits."""
     print(f"{row['figure']}: {row['value']}", file=sys.stderr, flush=True)
+
+
+def run_sweep_command(arguments: argparse.Namespace) -> int:
+    """`sweep`: run what is missing, in this process or in all that a launcher started; or export what is there."""
+    from cramdemo.sweep import export, read_spec, rows_of, run_sweep
+
+    spec = read_spec(arguments.spec)
+    if arguments.export:
+        count = export(rows_of(spec, arguments.out), arguments.export)
+        print(f"{plural(count, 'row')} in {arguments.export.name}.")
+        return EXIT_OK
+    print(*spec.dropped, sep="\n", end="\n" * bool(spec.dropped), file=sys.stderr)
+    with _interrupt_flag() as interrupted, tqdm(unit="job", disable=None) as bar:
+        for done in run_sweep(spec, arguments.out, keep_vectors=arguments.vectors, stop=interrupted):
+            bar.total, bar.n = done.total, done.before + done.here
+            bar.refresh()
+    stopped = "Stopped; start the same command again to go on. " if interrupted() else ""
+    print(f"{stopped}{plural(done.here, 'job')} done here, {done.before:,} before, of {done.total:,}.")
+    return EXIT_OK
 
 
 def run_gallery(arguments: argparse.Namespace) -> int:

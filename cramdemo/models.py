@@ -360,7 +360,7 @@ def load_model(
         ConfigError: no such precision or device.
     """
     _check_place(device, precision)  # before anything is downloaded
-    name, files = _files_of(name, lambda repo_id: fetch(repo_id, token=token, stop=stop, tell=tell))
+    name, files = files_of(name, lambda repo_id: fetch(repo_id, token=token, stop=stop, tell=tell))
     return load_files(name, files, device=device, precision=precision)
 
 
@@ -409,8 +409,15 @@ def _check_place(device: str | None, precision: str) -> torch.device:
     return torch_device(device)
 
 
-def _files_of(name: str, download: Callable[[str], Snapshot]) -> tuple[str, Snapshot]:
-    """The model's name for vector files, where a path would tell tales, and its files."""
+def files_of(name: str, download: Callable[[str], Snapshot]) -> tuple[str, Snapshot]:
+    """The model's name for vector files, where a path would tell tales, and its files.
+
+    Args:
+        download: brings the files of a hub id.
+
+    Raises:
+        ModelError: there is no such model, or what `download` raises.
+    """
     entry, folder = find(name), Path(name)
     if entry:
         return entry.name, download(entry.source) if is_hub_id(entry.source) else Snapshot(Path(entry.source), "")

@@ -30,9 +30,8 @@ LAYERS = (  # a module imports from layers above its own, and within its own onl
             "document",
             "gallery",
             "edit",
-            "sweep",
         ),
-        *("pretrain", "bench", "race", "reproduce"),
+        *("pretrain", "bench", "race", "sweep", "reproduce"),
     ),
     ("plots",),
     ("space", "cli", "ui"),
@@ -148,8 +147,9 @@ def test_no_file_names_a_place_on_somebody_s_machine() -> None:
 
 def test_every_module_has_a_test_file_that_mirrors_it() -> None:
     mirrored = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
-    inner = {"__init__", "__main__", "bench", "ui"}
-    assert {p.stem for p in (PACKAGE / "bench").glob("[a-z]*.py")} <= {
-        p.stem.removeprefix("test_") for p in (ROOT / "tests" / "bench").glob("test_*.py")
-    }
+    inner = {"__init__", "__main__", "bench", "sweep", "ui"}
+    for package in ("bench", "sweep"):
+        assert {p.stem for p in (PACKAGE / package).glob("[a-z]*.py")} <= {
+            p.stem.removeprefix("test_") for p in (ROOT / "tests" / package).glob("test_*.py")
+        }
     assert {_own_module(p) for p in MODULES} - inner <= mirrored

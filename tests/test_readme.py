@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cramdemo import FrozenLM, MemVectors, decode, load, save
 from cramdemo.catalogue import BUILT_IN, MODELS
 from cramdemo.cli import main
+from cramdemo.sweep import read_spec
 from cramdemo.vectors import token_digest
 from tests.browser import served
 
@@ -64,6 +65,13 @@ def test_the_tree_has_one_line_for_every_module_and_no_other() -> None:
 def test_every_line_of_the_tree_says_what_the_file_is_for() -> None:
     assert [name for name, remark in _tree_lines().items() if not remark and not name.endswith("/")] == []
     assert [name for name in _tree_lines() if not (ROOT / name).exists()] == []
+
+
+def test_the_spec_of_a_sweep_can_be_read(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", README, re.M | re.S)
+    (tmp_path / "spec.toml").write_text(block, encoding="utf-8")
+    spec = read_spec(tmp_path / "spec.toml")
+    assert len(spec.sources) == 3 and [recipe.name for recipe in spec.recipes][1] == "patient" and not spec.dropped
 
 
 def test_the_top_level_holds_nothing_unforeseen() -> None:

@@ -10,19 +10,25 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from gradio_client import Client
 
-from tests.service import Service, children_of, memory_of, running_app, threads_of
+from cramdemo.bench.proof import THREAD_COUNTS, new_process_row
+from cramdemo.ui.page import SESSIONS
+from tests.service import Service, children_of, memory_of, running_app, threads_of, vectors_of
 
 VISITORS = 20
 ROUNDS = int(os.environ.get("CRAMDEMO_SOAK_ROUNDS", "20"))
 SETTLED = 30  # rounds after which memory counts
 GROWTH_BYTES = 30e6
+PACE = 0.95  # of the last rounds over the first ones, in steps a second
+PACED = 30  # rounds of either; a run of fewer than both tells nothing of a pace
 WORDS = ("river", "lamp", "village", "winter", "garden", "letter", "morning", "bridge", "harbour", "candle")
 WATCHFUL = """
 import runpy, sys
@@ -54,9 +60,9 @@ def app() -> Iterator[tuple[str, Service]]:
         yield url, process
 
 
-def _round_trip(url: str, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _round_trip(url: str, text: str, num_mem: int = 4, preset: str = "fast") -> tuple[dict[str, Any], dict[str, Any]]:
     client = Client(url, verbose=False, download_files=False)
-    report, _ = client.predict(text, 4, as_base64=True, api_name="/compress")
+    report, _ = client.predict(text, num_mem, preset=preset, as_base64=True, api_name="/compress")
     return report, client.predict(vectors_base64=report["vectors_base64"], api_name="/decode")
 
 
@@ -84,16 +90,36 @@ def test_each_of_twenty_visitors_at_once_gets_exactly_their_own_text_back(
     assert children_of(process) == []
 
 
-def test_rounds_leave_nothing_behind(app: tuple[str, Service]) -> None:
+def test_rounds_leave_nothing_behind_and_stay_right(app: tuple[str, Service], tmp_path: Path) -> None:
+    """One vector from a random start, so that there is something to optimise."""
     url, process = app
-    settled = 0
+    settled, paces, texts = 0, [], {}
     for number in range(ROUNDS):
-        report, decoded = _round_trip(url, text_of(number))
+        begun = time.perf_counter()
+        report, decoded = _round_trip(url, text_of(number), num_mem=1, preset="most")
+        paces.append(report["steps"] / report["seconds"])
+        print(f"round {number}: {paces[-1]:.0f} steps/s, {time.perf_counter() - begun:.2f} s, {memory_of(process):,} B")
         assert report["lossless"] and decoded["text"] == text_of(number)
+        (tmp_path / f"{number}.safetensors").write_bytes(vectors_of(report))
+        texts[f"{number}.safetensors"] = text_of(number)
         if number == min(SETTLED, ROUNDS // 2):
             settled = memory_of(process)
     assert memory_of(process) - settled < GROWTH_BYTES
     assert _left_behind(process) == []
+    assert [new_process_row(tmp_path, texts, threads)["share"] for threads in THREAD_COUNTS] == [1.0] * 2
+    if ROUNDS >= 2 * PACED:
+        assert sum(paces[-PACED:]) >= PACE * sum(paces[:PACED])
+
+
+def test_visitors_who_are_gone_take_no_memory(app: tuple[str, Service]) -> None:
+    url, process = app
+    for number in range(2 * SESSIONS + 20):
+        if number == SESSIONS:
+            settled = memory_of(process)
+        asked = httpx.post(f"{url}/gradio_api/call/v2/models", json={})
+        answer = httpx.get(f"{url}/gradio_api/call/models/{asked.json()['event_id']}")
+        assert "cram-mini" in answer.text
+    assert memory_of(process) - settled < GROWTH_BYTES
 
 
 def test_nobody_outside_was_asked(app: tuple[str, Service]) -> None:

@@ -119,7 +119,8 @@ def run(  # noqa: PLR0917  # in the order of the widgets
     lm = yield from SHELF.bring(model, "auto", token, stop)
     num_mems = _num_mems(vectors)
     ids, config = _leading(lm, text, max(num_mems)), _config(model, steps, seed)
-    yield from measure_capacity(lm, ids, config, num_mems, stop=_in_time(stop, config))
+    most_steps = server_settings().max_steps
+    yield from measure_capacity(lm, ids, config, num_mems, most_steps=most_steps, stop=_in_time(stop, config))
 
 
 def _in_time(stop: Flag, config: CramConfig) -> Callable[[], bool]:

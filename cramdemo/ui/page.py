@@ -26,6 +26,7 @@ TITLE = "cramdemo: cram a text into the input vectors of a frozen language model
 AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own, elsewhere all share the model
 CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 PARTS = (history, capacity, race, laws, size, geometry, decode, edit, gallery, about)  # with styles of their own
+SESSIONS = 64  # visitors whose last vectors the server still has; gradio forgets none by itself, at 0.4 MB of page each
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
     "css": CSS
@@ -36,6 +37,7 @@ LAUNCH: dict[str, Any] = {
     "run_history": False,  # it would keep visitors' texts in their browsers
     "ssr_mode": False,
     "footer_links": ["api", "gradio", "settings"],
+    "state_session_capacity": SESSIONS,
 }
 
 

@@ -50,6 +50,17 @@ def test_the_server_s_limits_hold_for_the_whole_run_which_keeps_what_is_there(
     assert states[-1].growths[0].points
 
 
+@pytest.mark.parametrize("most", [7, 40, 200])
+def test_the_server_s_most_steps_are_those_of_the_whole_run(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(tab_module, "server_settings", lambda: Settings(max_steps=most))
+    *_, last = run(TEXT, tiny, "all", 7, 0, None, threading.Event())
+    assert isinstance(last, Capacity) and last.doing == ENDED
+    assert 0 < last.steps <= most
+    assert last.stopped is (last.steps == most)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

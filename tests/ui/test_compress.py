@@ -28,8 +28,11 @@ from cramdemo.ui.compress import (
     remember,
     run,
     run_more,
+    shorter_text,
     stop,
     whole,
+    with_as_many,
+    with_more,
 )
 from cramdemo.ui.count import Count, count_text
 from cramdemo.ui.offer import entry_of
@@ -117,6 +120,12 @@ def test_a_run_cannot_go_on_with_what_is_not_the_same(tiny, request_of, warnings
 
 def test_without_a_run_there_is_nothing_to_go_on_from(tiny, request_of):
     assert "no run to go on from" in next(check_more(request_of, NOTHING, *settings()))
+
+
+@pytest.mark.parametrize("filling", [with_more, with_as_many])
+def test_a_server_that_forgot_the_run_leaves_the_form_as_it_is(filling):
+    assert filling(NOTHING) == (gr.skip(), gr.skip())
+    assert shorter_text(NOTHING) == gr.skip()
 
 
 def test_a_run_is_remembered_once_and_without_its_text(tiny, request_of):
