@@ -584,7 +584,7 @@ class _Run:
             "seen": 0 <= seen <= trained and _within(tensors["seen.rivals"], 0, self.lm.vocab_size - 1),
             "wanted": bool(wanted.all()) or (seen == trained and bool(wanted.any()) and not wanted[seen:].any()),
             "curve": len({len(tensors[f"curve.{name}"]) for name in ("steps", "nats", "accuracy")}) == 1,
-            "optimiser": int(tensors["optimiser.count"]) >= 0,
+            "optimiser": int(tensors["optimiser.count"].min()) >= 0,
         }
         wrong = [name for name, well in sound.items() if not well]
         if wrong:

@@ -173,6 +173,36 @@ def greedy_prefixes(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> list
     return [int(count) for count in correct]
 
 
+def greedy_side_by_side(
+    lm: FrozenLM, mem: Tensor, texts: Sequence[Sequence[int]], *, least_margin: float = 0.0
+) -> list[tuple[int, float]]:
+    """`greedy_prefix` of many vectors, each with a text of its own, decoded together.
+
+    That may differ from one at a time in the last bits of the logits, so that a margin can be asked for.
+
+    Args:
+        mem: (B, K, d).
+        texts: B texts of ids.
+        least_margin: logits; a token that is right by less counts as wrong.
+
+    Returns:
+        For each how many leading tokens are right, and the smallest logit margin among them, 0.0 if there is none.
+    """
+    correct, smallest = [0] * len(texts), [float("inf")] * len(texts)
+    right = [True] * len(texts)
+    for position, logits in enumerate(_greedy(lm, mem, max(map(len, texts)))):
+        wanted = torch.tensor([text[min(position, len(text) - 1)] for text in texts], device=lm.device)
+        found = margins(logits[:, None], wanted[:, None])[:, 0].tolist()
+        for number, text in enumerate(texts):
+            right[number] &= position < len(text) and found[number] > least_margin
+            if right[number]:
+                correct[number] += 1
+                smallest[number] = min(smallest[number], found[number])
+        if not any(right):
+            break
+    return [(count, margin if count else 0.0) for count, margin in zip(correct, smallest, strict=True)]
+
+
 def decode_side_by_side(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[list[int]]:
     """The ids that greedy reconstruction writes from each of many sets of vectors, a position at a time.
 

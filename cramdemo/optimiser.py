@@ -30,6 +30,9 @@ class Optimiser(Protocol):
     def direction(self, gradient: Tensor) -> Tensor:
         """(R, K, d), float32 -> (R, K, d), to be subtracted times the learning rate."""
 
+    def forget(self, row: int) -> None:
+        """Begin a row anew: another text takes its place."""
+
     def state(self) -> dict[str, Tensor]:
         """All that later directions depend on, by name: the tensors themselves, whose shapes never change."""
 
@@ -42,25 +45,35 @@ class Adam:
 
     def __init__(self, like: Tensor) -> None:
         self.flops = 0  # a few passes over K x d numbers
-        self._first, self._second, self._count = torch.zeros_like(like), torch.zeros_like(like), 0
+        self._first, self._second = torch.zeros_like(like), torch.zeros_like(like)
+        self._count = like.new_zeros(len(like), dtype=torch.int64)  # gradients seen, by each row
 
     def direction(self, gradient: Tensor) -> Tensor:
         """(R, K, d), float32 -> the same."""
-        self._count += 1
+        self._count = self._count + 1
         first, second = ADAM_BETAS
         self._first.lerp_(gradient, 1 - first)
         self._second.lerp_(gradient.square(), 1 - second)
-        mean, square = self._first / (1 - first**self._count), self._second / (1 - second**self._count)
+        mean, square = self._first / self._share(first), self._second / self._share(second)
         direction: Tensor = mean / (square.sqrt() + ADAM_EPS)
         return direction
 
+    def _share(self, beta: float) -> Tensor:
+        """Of a mean with decay `beta`, what the gradients seen make up, (R, 1, 1)."""
+        return (1 - beta ** self._count.double()).float()[:, None, None]
+
+    def forget(self, row: int) -> None:
+        """Begin a row anew."""
+        for tensor in (self._first, self._second, self._count):
+            tensor[row] = 0
+
     def state(self) -> dict[str, Tensor]:
         """Both moments and how many gradients are in them."""
-        return {"first": self._first, "second": self._second, "count": torch.tensor(self._count)}
+        return {"first": self._first, "second": self._second, "count": self._count}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
-        self._first, self._second, self._count = state["first"], state["second"], int(state["count"])
+        self._first, self._second, self._count = state["first"], state["second"], state["count"]
 
 
 class Whitened:
@@ -77,16 +90,16 @@ class Whitened:
         self._mean = like.new_zeros(rows, size)
         self._seen = like.new_zeros(rows, WINDOW, size)
         self._products = like.new_zeros(rows, WINDOW, WINDOW, dtype=torch.float64)
-        self._count = 0
+        self._count = like.new_zeros(rows, dtype=torch.int64)  # gradients seen, by each row
 
     def direction(self, gradient: Tensor) -> Tensor:
         """(R, K, d), float32 -> the same."""
         flat = gradient.flatten(1)  # (R, K d)
         self._remember(flat)
         self._mean.lerp_(flat, 1 - MOMENTUM)
-        mean = self._mean / (1 - MOMENTUM**self._count)
+        mean = self._mean / (1 - MOMENTUM ** self._count.double()).float()[:, None]
         weights = self._weights()
-        values, vectors = torch.linalg.eigh((self._products * weights[:, None] * weights).nan_to_num())
+        values, vectors = torch.linalg.eigh((self._products * weights[:, :, None] * weights[:, None]).nan_to_num())
         values = values.clamp(min=0)
         floor = DAMPING * values[:, -1:] + 1e-30
         along = vectors.mT @ (weights * (self._seen @ mean[..., None])[..., 0].double())[..., None]
@@ -97,28 +110,33 @@ class Whitened:
         direction: Tensor = WHITENED_SCALE * whitened.view_as(gradient)
         return direction
 
+    def forget(self, row: int) -> None:
+        """Begin a row anew."""
+        for tensor in (self._mean, self._seen, self._products, self._count):
+            tensor[row] = 0
+
     def state(self) -> dict[str, Tensor]:
         """The mean, the gradients remembered, their products and how many there have been."""
-        count = torch.tensor(self._count)
-        return {"mean": self._mean, "seen": self._seen, "products": self._products, "count": count}
+        return {"mean": self._mean, "seen": self._seen, "products": self._products, "count": self._count}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
         self._mean, self._seen, self._products = state["mean"], state["seen"], state["products"]
-        self._count = int(state["count"])
+        self._count = state["count"]
 
     def _remember(self, flat: Tensor) -> None:
-        place = self._count % WINDOW
-        self._count += 1
-        self._seen[:, place] = flat
+        rows, place = torch.arange(len(flat), device=flat.device), self._count % WINDOW
+        self._count = self._count + 1
+        self._seen[rows, place] = flat
         products = (self._seen @ flat[..., None])[..., 0].double()  # (R, WINDOW)
-        self._products[:, place] = products
-        self._products[:, :, place] = products
+        self._products[rows, place] = products
+        self._products[rows, :, place] = products
 
     def _weights(self) -> Tensor:
-        """Roots of the weights of the gradients remembered, (WINDOW,), float64; the newest weighs most."""
-        age = (self._count - 1 - torch.arange(WINDOW, device=self._mean.device)) % WINDOW
-        share = (1 - WINDOW_DECAY) * WINDOW_DECAY ** age.double() / (1 - WINDOW_DECAY**self._count)
+        """Roots of the weights of the gradients remembered, (R, WINDOW), float64; the newest weighs most."""
+        count = self._count[:, None]
+        age = (count - 1 - torch.arange(WINDOW, device=self._mean.device)) % WINDOW
+        share = (1 - WINDOW_DECAY) * WINDOW_DECAY ** age.double() / (1 - WINDOW_DECAY ** count.double())
         return share.sqrt()
 
 
