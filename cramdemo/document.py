@@ -8,6 +8,7 @@ may differ in the last bits from decoding it alone, so that a smallest margin is
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -281,5 +282,5 @@ def _parted(gaps: list[_Lane], count: int, least: int) -> list[_Lane]:
         share = min(share, count - len(lanes) + 1, length // least)
         lanes.remove(longest)
         cuts = [longest.at + length * part // share for part in range(share + 1)]
-        lanes += [_Lane(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        lanes += [_Lane(a, b) for a, b in itertools.pairwise(cuts)]
     return sorted(lanes, key=lambda lane: lane.at)
