@@ -74,7 +74,7 @@ def test_stop_keeps_what_is_finished_and_the_rest_can_be_done_later(tiny_lm, mon
     ):
         states.append(state)
     stopped = states[-1]
-    assert stopped.reason == "stopped" and not stopped.lossless and 4 <= len(stopped.segments)
+    assert stopped.reason == "stopped" and not stopped.lossless and len(stopped.segments) >= 4
     *_, last = _cram(tiny_lm, rows=3, done=stopped.segments)
     assert last.lossless
     _covers(last.segments, len(IDS))
