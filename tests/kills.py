@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = "Seventeen purple 9931 zebras quietly vote on Thursdays. "
+TEXT = "Seventeen purple 9931 zebras quietly vote on Thursdays. " * 3
 SETTINGS = ("--init", "embedding", "--num-mem", "2", "--margin", "50", "--json")  # a margin that is never reached
 EVERY_STEP = """
 import math, os, runpy, signal, sys
@@ -116,7 +116,7 @@ def _killed_after_seconds(arguments: Sequence[str], seconds: float) -> bool:
 
 def _by_hand(kills: int) -> None:
     with tempfile.TemporaryDirectory() as name:
-        alone, place = Place(Path(name), 300), Place(Path(name) / "killed", 300)
+        alone, place = Place(Path(name), 120), Place(Path(name) / "killed", 120)
         place.folder.mkdir()
         began = time.monotonic()
         expected = json.loads(finished(alone.command(checkpoint=False)).stdout)

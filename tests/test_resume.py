@@ -206,9 +206,10 @@ def test_a_run_cut_off_at_every_step_in_turn_ends_the_same(tiny_lm: FrozenLM, tm
     def run(**given: Any) -> Iterator[Progress | CramResult]:
         return cram(tiny_lm, HARD, CramConfig(steps=STEPS, optimizer="whitened", growth=2, restarts=2), **given)
 
-    for _ in range(STEPS):
+    for step in range(STEPS):
         items = run(checkpoint=tmp_path)
-        next(items)
+        first = next(items)
+        assert isinstance(first, Progress) and first.step == step
         items.close()  # type: ignore[attr-defined]  # it is a generator
     assert _all_but_time(_split(run(checkpoint=tmp_path))) == _all_but_time(_split(run()))
 
@@ -275,17 +276,27 @@ def test_a_run_out_of_memory_goes_on_when_there_is_some(
     with monkeypatch.context() as full:
         full.setattr(ENGINE, "score", score)
         assert _split(cram(tiny_lm, HARD, config, checkpoint=tmp_path))[1].reason == "memory"
-    assert _all_but_time(_split(cram(tiny_lm, HARD, config, checkpoint=tmp_path))) == _all_but_time(alone)
+    resumed = _split(cram(tiny_lm, HARD, config, checkpoint=tmp_path))
+    assert resumed[0][0].step == 5
+    assert _all_but_time(resumed) == _all_but_time(alone)
 
 
-def test_seconds_go_on_and_so_does_the_budget(tiny_lm: FrozenLM, tmp_path: Path) -> None:
-    config = CramConfig(steps=100_000, growth=0, seconds=0.4)
-    *_, last = islice(cram(tiny_lm, HARD, config, checkpoint=tmp_path), 3)
-    assert isinstance(last, Progress)
+def test_seconds_go_on_and_so_does_the_budget(
+    tiny_lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes a hundredth of a second each time it is asked."""
+    ticks = count()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks) / 100)
+    config = CramConfig(steps=1000, growth=0, seconds=3.0)
+    alone = _split(cram(tiny_lm, HARD, config))[0][-1].seconds
+    assert alone == pytest.approx(3.0, abs=0.02)
+    with pytest.raises(_Cut):
+        list(cram(tiny_lm, HARD, config, stop=_cut_at(20), checkpoint=tmp_path))
+    next(islice(ticks, 5000, None))  # long after
     progress, result = _split(cram(tiny_lm, HARD, config, checkpoint=tmp_path))
-    assert progress[0].seconds > last.seconds > 0.2
-    assert result.reason == "seconds"
-    assert 0.4 - last.seconds > progress[-1].seconds - progress[0].seconds
+    assert 0.2 < progress[0].seconds < 1.5
+    assert (result.reason, progress[-1].seconds) == ("seconds", pytest.approx(3.0, abs=0.1))
+    assert result.seconds == pytest.approx(3.0, abs=0.2)
 
 
 def test_the_first_progress_brings_the_best_and_the_whole_curve(tiny_lm: FrozenLM, tmp_path: Path) -> None:
