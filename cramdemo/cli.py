@@ -30,6 +30,7 @@ from cramdemo.hub import Download
 from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import read_books
 from cramdemo.plots import capacity_figure, training_svg
+from cramdemo.resume import check_folder
 from cramdemo.space import FLAVOURS, check_name, push_space, write_space
 from cramdemo.vectors import describe, load, save
 
@@ -104,6 +105,11 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", metavar="INIT", help=f"encoder, embedding or auto (default {default.init})")
     parser.add_argument("--precision", metavar="P", help=f"dtype of the model (default {default.precision})")
     parser.add_argument("--device", metavar="D", help=_DEVICE_HELP)
+    checkpoint_help = (
+        "keep the state of the run in this folder, made if it is not there and for this run alone: if it is killed or "
+        "stopped, the same command goes on from there; the files go once the vectors are saved"
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help=checkpoint_help)
     parser.add_argument("--seed", type=int, metavar="S", help=f"of the initial vectors (default {default.seed})")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_cram_command)
@@ -200,22 +206,37 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     search = settings["num_mem"] == FEWEST
     if search:
         settings["num_mem"] = None
+    if arguments.checkpoint is not None:
+        _check_checkpoint(arguments.checkpoint, search=search)
     CramConfig.for_model(MODELS[BUILT_IN], **settings)  # the limits of all models, told before one is loaded
     lm = _load(arguments.model, device=arguments.device, precision=arguments.precision or "auto")
     _tell_precision(lm)
     config = CramConfig.for_model(lm, **settings)
+    run: Iterator[Progress | CramResult] = iter(())
     with _interrupt_flag() as interrupted:
         if search:
             result, trials = _watch_search(fewest(lm, text, config, stop=interrupted), config.steps)
         else:
-            result, trials = _watch(cram(lm, text, config, stop=interrupted), config.steps), ()
+            run = cram(lm, text, config, stop=interrupted, checkpoint=arguments.checkpoint)
+            result, trials = _watch(run, config.steps), ()
     save(result.vectors, output)
+    next(run, None)  # the vectors are safe: now its checkpoints may go
     if arguments.json:
         tried = {"trials": [dataclasses.asdict(trial) for trial in trials]} if search else {}
         _print_json(result.summary() | tried)
     else:
         print(*(_trial_line(trial) for trial in trials), _report(result, output), sep="\n")
     return EXIT_OK if result.lossless else EXIT_NOT_LOSSLESS
+
+
+def _check_checkpoint(folder: Path, *, search: bool) -> None:
+    """Before a model is loaded, so that nobody waits for a refusal."""
+    if search:
+        raise ConfigError(
+            f"A search for the fewest memory tokens (--num-mem {FEWEST}) has no checkpoints. Give a number of them, or "
+            "leave --checkpoint out."
+        )
+    check_folder(folder)
 
 
 def _tell_precision(lm: FrozenLM) -> None:
@@ -458,6 +479,8 @@ def _watch(items: Iterator[Progress | CramResult], steps: int) -> CramResult:
         for item in items:
             if isinstance(item, CramResult):
                 return item
+            if item.notice:
+                tqdm.write(f"cramdemo: {item.notice}", file=sys.stderr)
             _show(bar, item)
     raise AssertionError("a run ends with a result")
 

@@ -8,10 +8,12 @@ decides, and only then updates them. No global random numbers, no clock in the r
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,19 +34,20 @@ from cramdemo.metrics import (
 )
 from cramdemo.models import FrozenLM
 from cramdemo.objective import boosted
-from cramdemo.optimiser import OPTIMISERS
+from cramdemo.optimiser import OPTIMISERS, Optimiser
 from cramdemo.placement import loop_device
-from cramdemo.step import Scored, score
+from cramdemo.record import Best, Curve, Seen
+from cramdemo.resume import Checkpoints, State
+from cramdemo.step import score
 from cramdemo.vectors import MemVectors, dtype_name, token_digest
 
 YIELD_SECONDS = 0.1
 BEST_SECONDS = 1.5  # a run that is cut off loses no more than so much
 GPU_POLL_STEPS = 8  # on a GPU the host looks at the device only so often; on a CPU looking is free
 LOOK_ALL_STEPS = GPU_POLL_STEPS  # so often every token is predicted; in between, those well solved may be left out
-WELL_SOLVED = 0.5  # logits above the margin
 WORTHWHILE_HEAD = 0.3  # of a model's matrices; a smaller head saves too little
-WORTHWHILE_TOKENS = 0.8  # of the trained ones, if no more than so many are left to predict
 ENCODER_NOISE = 0.02  # lets seeds differ when every run starts from the same encoding
+UNFINISHED = ("stopped", "memory")  # reasons after which a run goes on from its checkpoint
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Progress:
 
     Attributes:
         step: updates done so far.
-        seconds: since the optimisation began.
+        seconds: since the optimisation began, without those lost to what ended it before it went on.
         loss_bits: cross-entropy in bits a token, over the `trained_tokens` leading ones.
         accuracy: teacher-forced, over all N tokens; those not trained yet count as unsolved.
         solved_prefix: leading tokens that are right under teacher forcing.
@@ -68,10 +71,12 @@ class Progress:
         predicted: what the model says for each trained token, the true ones before it given; ids.
         solved_at: for each of the N tokens the step since which it has been right without a break; -1 if it is not.
         best_prefix, best_total: the same counts for the best vectors so far, which are the ones kept.
-        curve: (step, loss_bits, accuracy) for the steps since the last progress.
+        curve: (step, loss_bits, accuracy) for the steps since the last progress; in the first one of a run that goes
+            on from a checkpoint, for all steps from 0 on.
         best: copy of the best vectors, not verified, whose only figure is their accuracy; in the first and the last
             progress and in between every `BEST_SECONDS`, if there are better ones by then; else None.
         flops: spent so far (`FlopCount`).
+        notice: sentences for whoever watches about the run's checkpoints; mostly "".
     """
 
     step: int
@@ -91,6 +96,7 @@ class Progress:
     flops: int = 0
     predicted: tuple[int, ...] = ()
     solved_at: tuple[int, ...] = ()
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,6 +231,7 @@ def cram(
     *,
     stop: Callable[[], bool] | None = None,
     start: Tensor | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Iterator[Progress | CramResult]:
     """Optimise [mem] vectors for one text.
 
@@ -235,14 +242,19 @@ def cram(
         stop: asked after every look at the run; when it says True, the best so far becomes the result.
         start: (K, d), finite, the vectors at step 0, which the result never falls behind: the whole text is trained
             at once. None for `initial_vectors`, as every restart but the first has.
+        checkpoint: a folder for this run alone, made if it is not there. A run that was killed, or stopped, goes on
+            from there when it is called again with the same arguments, and ends with the bits it would have had; on
+            the same machine, that is, with as many threads. The files go when the generator is asked for more after
+            its result, unless the run was stopped or out of memory: save the vectors before you ask.
 
     Yields:
-        `Progress` at most ten times a second, the first at step 0; then one `CramResult`.
+        `Progress` at most ten times a second, the first at step 0 or where a checkpoint was; then one `CramResult`.
 
     Raises:
         TextError: at once, if the text is empty, too long, or not given back by the tokenizer.
         ConfigError: at once, if `init` is "encoder" and the model has none, the model was loaded in another
-            precision than the config's, or `start` is not (K, d) finite numbers.
+            precision than the config's, `start` is not (K, d) finite numbers, the folder for checkpoints cannot be
+            written, or holds those of another run.
         ModelError: while running, if there is not memory for a single step.
     """
     if isinstance(text_or_ids, str):
@@ -256,7 +268,11 @@ def cram(
     if start is not None:
         _check_start(lm, start, config.num_mem)
     run = _Run(lm, token_ids, config, start)
-    return run.items(stop or (lambda: False))
+    checkpoints = None
+    if checkpoint is not None:
+        checkpoints = Checkpoints(Path(checkpoint), run.identity())
+        checkpoints.resume(run)
+    return run.items(stop or (lambda: False), checkpoints)
 
 
 def run_cram(lm: FrozenLM, text_or_ids: str | Sequence[int], config: CramConfig | None = None) -> CramResult:
@@ -456,33 +472,32 @@ class _Run:
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         place = loop_device(lm.device)
-        self.started = start is not None
+        self.start = start
         self.mem = _first_vectors(lm, self.ids, config, start).to(place)  # (R, K, d)
         self.optimiser = OPTIMISERS[config.optimizer](self.mem)
-        self.best = self.mem[0].clone()  # (K, d)
-        self.best_rank = torch.full((), -math.inf, dtype=torch.float64, device=place)
-        self.best_counts = torch.zeros(2, dtype=torch.int64, device=place)  # prefix, total
-        self.gained_at = torch.zeros((), dtype=torch.int64, device=place)
+        self.best = Best(self.mem[0])
+        self.seen = Seen(config.restarts, len(token_ids), place)
+        self.curve = Curve()
         self.solved_at = torch.full((len(token_ids),), -1, device=place)  # int64
         self.done = torch.zeros((), dtype=torch.bool, device=place)
         self.margin = config.margin
         self.weights = torch.ones(config.restarts, len(token_ids), device=place)  # of tokens in the loss
-        self.wanted: Tensor | None = None  # (P,), int64: tokens that a step predicts; None for all
-        self.seen: tuple[Tensor, ...] | None = None  # nats, margins and rivals, (R, n), each token's as last predicted
-        grown = 0 if self.started else self.growth * config.num_mem
+        grown = 0 if start is not None else self.growth * config.num_mem
         self.trained = min(len(token_ids), grown or len(token_ids))
         heads = lm.flops.head / max(1, lm.flops.head + lm.flops.body)
         self._head_is_worthwhile = heads >= WORTHWHILE_HEAD
-        self.proof: list[Verification] = []  # of `best`, once it is solved
+        self.proof: list[Verification] = []  # of the best vectors, once they are solved
         self.told = (-math.inf, -math.inf)  # rank and seconds of the best vectors last put into a progress
         self.step = 0
+        self.seconds = 0.0  # since the optimisation began, as of the last look
         encoded = _from_encoder(lm, config) and (start is None or config.restarts > 1)
         self.flops = lm.encode_flops(len(token_ids), config.num_mem) if encoded else 0
-        self.history: list[tuple[int, Tensor, Tensor]] = []
 
-    def items(self, stop: Callable[[], bool]) -> Iterator[Progress | CramResult]:
+    def items(
+        self, stop: Callable[[], bool], checkpoints: Checkpoints | None = None
+    ) -> Iterator[Progress | CramResult]:
         """The generator behind `cram`."""
-        started = time.perf_counter()
+        started = time.perf_counter() - self.seconds
         shown = -math.inf
         reason = ""
         while not reason:
@@ -493,21 +508,94 @@ class _Run:
                     raise ModelError(_NO_MEMORY.format(model=self.lm.name)) from error
                 reason = "memory"
                 break
-            seconds = time.perf_counter() - started
-            reason = self._look(scores, seconds, stop)
-            if reason or seconds - shown >= YIELD_SECONDS:
-                shown = seconds
-                yield self._progress(scores, seconds, last=bool(reason))
+            self.seconds = time.perf_counter() - started
+            reason = self._look(scores, self.seconds, stop)
+            if checkpoints and (not reason or reason == "stopped"):
+                checkpoints.offer(self, now=bool(reason))
+            if reason or self.seconds - shown >= YIELD_SECONDS:
+                shown = self.seconds
+                yield self._progress(scores, last=bool(reason), notice=checkpoints.news() if checkpoints else "")
             self.step += not reason
             if reason == "solved" and not self._still_solved():
                 reason = ""
         yield self._result(reason, started)
+        if checkpoints and reason not in UNFINISHED:
+            checkpoints.remove()
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint is good for: everything that the run's future depends on but its state."""
+        lm, start = self.lm, self.start
+        given = b"" if start is None else start.detach().cpu().float().numpy().tobytes()
+        return {
+            "text": token_digest(self.token_ids),
+            "model": lm.fingerprint,
+            "tokenizer": lm.tokenizer_fingerprint,
+            "start": hashlib.sha256(given).hexdigest(),
+            "program": f"cramdemo {__version__}",
+            "device": lm.device.type,
+            "dtype": dtype_name(lm.dtype),
+            "dtype_of_steps": dtype_name(self.stepper.dtype),
+            **dataclasses.asdict(self.config),
+        }
+
+    def state(self) -> State:
+        """All that the steps after this one depend on, and what is told of those before."""
+        tensors = {"mem": self.mem, "weights": self.weights, "solved_at": self.solved_at, "done": self.done}
+        for part, held in self._parts().items():
+            tensors |= {f"{part}.{name}": tensor for name, tensor in held.state().items()}
+        numbers = {"step": self.step + 1, "trained": self.trained, "margin": self.margin}
+        return State(tensors, numbers | {"flops": self.flops, "seconds": self.seconds})
+
+    def restore(self, state: State) -> None:
+        """Go on from a state that is made as this run's is.
+
+        Raises:
+            ValueError: it cannot be a state of this run, which is as it was.
+        """
+        self._check(state)
+        # copies lie in memory as torch's own do, on which the last bits of a product may depend
+        tensors = {name: tensor.to(self.mem.device, copy=True) for name, tensor in state.tensors.items()}
+        self.mem, self.weights = tensors["mem"], tensors["weights"]
+        self.solved_at, self.done = tensors["solved_at"], tensors["done"]
+        for part, held in self._parts().items():
+            own = f"{part}."
+            held.restore({name.removeprefix(own): t for name, t in tensors.items() if name.startswith(own)})
+        numbers = state.numbers
+        self.step, self.trained, self.flops = (int(numbers[name]) for name in ("step", "trained", "flops"))
+        self.margin, self.seconds = float(numbers["margin"]), float(numbers["seconds"])
+
+    def _parts(self) -> dict[str, Best | Seen | Curve | Optimiser]:
+        return {"best": self.best, "seen": self.seen, "curve": self.curve, "optimiser": self.optimiser}
+
+    def _check(self, state: State) -> None:
+        """That nothing in it lies outside this run, so that the worst that a file can do is to start the run badly."""
+        tensors, numbers, num_tokens = state.tensors, state.numbers, len(self.token_ids)
+        step, trained, seen = numbers["step"], numbers["trained"], int(tensors["seen.count"])
+        wanted = tensors["seen.wanted"]
+        sound = {
+            "step": type(step) is int and 0 < step <= self.config.steps,
+            "trained": type(trained) is int and 0 < trained <= num_tokens,
+            "flops": type(numbers["flops"]) is int and numbers["flops"] >= 0,
+            "margin": numbers["margin"] >= 0,
+            "seconds": numbers["seconds"] >= 0,
+            "best": bool(torch.isfinite(tensors["best.mem"]).all()),
+            "counts": _within(tensors["best.counts"], 0, num_tokens),
+            "gained_at": _within(tensors["best.gained_at"], 0, step),
+            "solved_at": _within(tensors["solved_at"], -1, step),
+            "seen": 0 <= seen <= trained and _within(tensors["seen.rivals"], 0, self.lm.vocab_size - 1),
+            "wanted": bool(wanted.all()) or (seen == trained and bool(wanted.any()) and not wanted[seen:].any()),
+            "curve": len({len(tensors[f"curve.{name}"]) for name in ("steps", "nats", "accuracy")}) == 1,
+            "optimiser": int(tensors["optimiser.count"]) >= 0,
+        }
+        wrong = [name for name, well in sound.items() if not well]
+        if wrong:
+            raise ValueError(f"its {' and '.join(wrong)} cannot be this run's")
 
     @torch.no_grad()
     def _score_and_update(self) -> _Scores:
         """One step."""
         if self.step % LOOK_ALL_STEPS == 0 or self.step >= self.config.steps:
-            self.wanted = None
+            self.seen.want_all()
         ids = self.ids[:, : self.trained].expand(self.config.restarts, -1)  # (R, n)
         weights = self.weights[:, : self.trained] if self.boost else None
         found = score(
@@ -517,13 +605,13 @@ class _Run:
             temperature=self.temperature,
             margin=self.margin,
             weights=weights,
-            wanted=self.wanted,
+            wanted=self.seen.wanted,
         )
-        nats, token_margins, _ = self._all_seen(found)
+        nats, token_margins, _ = self.seen.add(found)
         scores = _Scores.of_leader(token_margins, nats.mean(-1), self.margin)
         self._date(scores.correct)
-        if self.wanted is None:  # what was last seen some steps ago proves nothing
-            self._keep_best(scores)
+        if self.seen.wanted is None:  # what was last seen some steps ago proves nothing
+            self.best.keep(self.mem[scores.leader], scores.rank, scores.counts, scores.exact, self.step)
             if self.trained == len(self.token_ids):
                 self.done |= scores.solved
         if weights is not None:
@@ -532,17 +620,8 @@ class _Run:
         self._update(found.gradient * (predicted / self.trained))  # of the mean over all tokens trained
         step = self.lm.flops.step(self.config.num_mem + self.trained - 1, predicted)
         self.flops += self.config.restarts * (step + self.optimiser.flops)
-        self.history.append((self.step, scores.nats, scores.counts[1] / len(self.token_ids)))
+        self.curve.add(self.step, scores.nats, scores.counts[1] / len(self.token_ids))
         return scores
-
-    def _all_seen(self, found: Scored) -> tuple[Tensor, ...]:
-        """Nats, margins and rivals of all trained tokens, (R, n), with what was predicted just now."""
-        news, wanted = (found.nats, found.margins, found.rivals), self.wanted
-        if wanted is None or self.seen is None:
-            self.seen = news
-        else:
-            self.seen = tuple(old.index_copy(1, wanted, new) for old, new in zip(self.seen, news, strict=True))
-        return self.seen
 
     def _date(self, correct: Tensor) -> None:
         """Note since which step each token, (n,) bool, has been right."""
@@ -551,22 +630,11 @@ class _Run:
 
     def _choose_wanted(self, solved: bool) -> None:
         """Which tokens the next steps predict: all, or those that are not well solved where that saves enough."""
-        assert self.seen is not None
-        _, token_margins, _ = self.seen
-        self.wanted = None
-        if solved or token_margins.shape[1] < self.trained or not self._head_is_worthwhile:
-            return
-        left = (token_margins < self.margin + WELL_SOLVED).any(0).nonzero()[:, 0]
-        if 0 < len(left) <= WORTHWHILE_TOKENS * self.trained:
-            self.wanted = left
-
-    def _keep_best(self, scores: _Scores) -> None:
-        better = scores.rank > self.best_rank
-        gained = better & ((scores.counts[1] > self.best_counts[1]) | scores.exact)
-        self.gained_at = torch.where(gained, self.step, self.gained_at)
-        self.best = torch.where(better, self.mem[scores.leader], self.best)
-        self.best_rank = torch.where(better, scores.rank, self.best_rank)
-        self.best_counts = torch.where(better, scores.counts, self.best_counts)
+        assert self.seen.looks is not None
+        if solved or self.seen.looks.margins.shape[1] < self.trained or not self._head_is_worthwhile:
+            self.seen.want_all()
+        else:
+            self.seen.want_unsolved(self.margin)
 
     def _update(self, gradient: Tensor) -> None:
         """Stands still once the run is done."""
@@ -584,47 +652,46 @@ class _Run:
         if self.trained < len(self.token_ids) and bool(scores.exact):
             self.trained = min(len(self.token_ids), self.trained + self.growth)
         self._choose_wanted(bool(scores.solved))
-        return "stopped" if stop() else self._limit(seconds)
+        return self._limit(seconds) or ("stopped" if stop() else "")
 
     def _limit(self, seconds: float) -> str:
         """Which limit of its settings the run has reached, "" if none."""
         if self.config.seconds is not None and seconds >= self.config.seconds:
             return "seconds"
-        if self.config.patience is not None and self.step - int(self.gained_at) >= self.config.patience:
+        if self.config.patience is not None and self.step - int(self.best.gained_at) >= self.config.patience:
             return "patience"
         return "steps" if self.step >= self.config.steps else ""
 
     def _still_solved(self) -> bool:
         """Decode what was found; if rounding undid it, ask for twice the margin and go on."""
-        self.proof = _verify(self.lm, self._vectors(self.best), self.token_ids)
+        self.proof = _verify(self.lm, self._vectors(self.best.mem), self.token_ids)
         self.flops += _verification_flops(self.lm, self.config.num_mem, self.proof)
         if all(check.lossless for check in self.proof):
             return True
         self.proof = []
         self.margin = max(2 * self.margin, 0.1)
-        self.wanted = None
+        self.seen.want_all()
         self.done.zero_()
-        self.best_rank.fill_(-math.inf)
+        self.best.forget_rank()
         return False
 
-    def _news(self, seconds: float, *, last: bool) -> MemVectors | None:
+    def _news(self, *, last: bool) -> MemVectors | None:
         """The best vectors, if they are better than those told last and it is time."""
-        rank, (told, told_at) = float(self.best_rank), self.told
-        if rank == told or not (last or seconds - told_at >= BEST_SECONDS):
+        rank, (told, told_at) = float(self.best.rank), self.told
+        if rank == told or not (last or self.seconds - told_at >= BEST_SECONDS):
             return None
-        self.told = (rank, seconds)
-        accuracy = int(self.best_counts[1]) / len(self.token_ids)
-        return dataclasses.replace(self._vectors(self.best), metrics={"accuracy": accuracy})
+        self.told = (rank, self.seconds)
+        accuracy = int(self.best.counts[1]) / len(self.token_ids)
+        return dataclasses.replace(self._vectors(self.best.mem), metrics={"accuracy": accuracy})
 
-    def _progress(self, scores: _Scores, seconds: float, *, last: bool) -> Progress:
+    def _progress(self, scores: _Scores, *, last: bool, notice: str) -> Progress:
         correct = scores.correct.tolist()
         counts = scores.counts.tolist()
-        best = self.best_counts.tolist()
-        curve = tuple((s, float(n) / math.log(2), float(a)) for s, n, a in self.history)
-        self.history.clear()
+        best = self.best.counts.tolist()
+        curve = self.curve.news()
         return Progress(
             step=self.step,
-            seconds=seconds,
+            seconds=self.seconds,
             loss_bits=curve[-1][1],
             accuracy=curve[-1][2],
             solved_prefix=counts[0],
@@ -636,15 +703,16 @@ class _Run:
             best_prefix=best[0],
             best_total=best[1],
             curve=curve,
-            best=self._news(seconds, last=last),
+            best=self._news(last=last),
             flops=self.flops,
             predicted=self._predicted(scores),
             solved_at=tuple(self.solved_at.tolist()),
+            notice=notice,
         )
 
     def _predicted(self, scores: _Scores) -> tuple[int, ...]:
-        assert self.seen is not None
-        rivals = self.seen[2][scores.leader]
+        assert self.seen.looks is not None
+        rivals = self.seen.looks.rivals[scores.leader]
         ids = self.ids[0, : len(rivals)].to(rivals.device)
         return tuple(torch.where(scores.correct, ids, rivals).tolist())
 
@@ -665,13 +733,13 @@ class _Run:
 
     def _settings(self) -> dict[str, Any]:
         """The file's `config`; nobody must think that a run from given vectors could be repeated by its seed."""
-        given = {"init": "given"} if self.started else {}
+        given = {"init": "given"} if self.start is not None else {}
         return {**dataclasses.asdict(self.config), **given, "steps_done": self.step}
 
     def _result(self, reason: str, started: float) -> CramResult:
         return judge(
             self.lm,
-            self._vectors(self.best),
+            self._vectors(self.best.mem),
             self.token_ids,
             reason=reason,
             steps=self.step,
@@ -679,6 +747,10 @@ class _Run:
             flops=self.flops,
             proof=self.proof,
         )
+
+
+def _within(whole: Tensor, low: float, high: float) -> bool:
+    return bool(((whole >= low) & (whole <= high)).all())
 
 
 _NO_MEMORY = "There is not enough memory for one step of {model}. Shorten the text, or pick a smaller model."

@@ -7,7 +7,7 @@ these seldom lie along single numbers, which is all that Adam can tell apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -30,6 +30,12 @@ class Optimiser(Protocol):
     def direction(self, gradient: Tensor) -> Tensor:
         """(R, K, d), float32 -> (R, K, d), to be subtracted times the learning rate."""
 
+    def state(self) -> dict[str, Tensor]:
+        """All that later directions depend on, by name: the tensors themselves, whose shapes never change."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` of the same shapes; the tensors belong to the optimiser from then on."""
+
 
 class Adam:
     """Adam with bias correction (Kingma and Ba, arXiv 1412.6980)."""
@@ -47,6 +53,14 @@ class Adam:
         mean, square = self._first / (1 - first**self._count), self._second / (1 - second**self._count)
         direction: Tensor = mean / (square.sqrt() + ADAM_EPS)
         return direction
+
+    def state(self) -> dict[str, Tensor]:
+        """Both moments and how many gradients are in them."""
+        return {"first": self._first, "second": self._second, "count": torch.tensor(self._count)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self._first, self._second, self._count = state["first"], state["second"], int(state["count"])
 
 
 class Whitened:
@@ -82,6 +96,16 @@ class Whitened:
         whitened = floor.rsqrt().float() * mean + (within.float()[:, None] @ self._seen)[:, 0]
         direction: Tensor = WHITENED_SCALE * whitened.view_as(gradient)
         return direction
+
+    def state(self) -> dict[str, Tensor]:
+        """The mean, the gradients remembered, their products and how many there have been."""
+        count = torch.tensor(self._count)
+        return {"mean": self._mean, "seen": self._seen, "products": self._products, "count": count}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self._mean, self._seen, self._products = state["mean"], state["seen"], state["products"]
+        self._count = int(state["count"])
 
     def _remember(self, flat: Tensor) -> None:
         place = self._count % WINDOW

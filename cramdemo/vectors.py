@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +25,11 @@ from torch import Tensor
 
 from cramdemo.config import MAX_NUM_MEM
 from cramdemo.errors import VectorFileError
+from cramdemo.tensorfile import CutShort, read_header, with_metadata, write_atomically
 
 FORMAT = "cramdemo.mem"
 FORMAT_VERSION = "1"
 MAX_FILE_BYTES = 32 * 1024 * 1024
-MAX_HEADER_BYTES = 1024 * 1024
 MAX_TOKENS = 1_000_000
 MAX_HIDDEN_SIZE = 65_536
 MIN_BITS, MAX_BITS = 2, 16  # of a quantised number
@@ -154,7 +152,7 @@ def to_bytes(vectors: MemVectors) -> bytes:
     tensors = {"mem": vectors.mem.contiguous()}
     if vectors.quantised:
         tensors, metadata["bits"] = _packed(vectors), str(vectors.quantised.bits)
-    data = _with_metadata(save_tensors(tensors), metadata)
+    data = with_metadata(save_tensors(tensors), metadata)
     from_bytes(data)  # what cannot be read must not be written
     return data
 
@@ -200,18 +198,8 @@ def save(vectors: MemVectors, path: str | Path) -> Path:
         VectorFileError: the vectors cannot be written in this format.
         OSError: the folder cannot be written.
     """
-    target, data = Path(path), to_bytes(vectors)
-    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    target = Path(path)
+    write_atomically(target, to_bytes(vectors))
     return target
 
 
@@ -252,50 +240,20 @@ def describe(vectors: MemVectors) -> dict[str, Any]:
     }
 
 
-def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
-    """A safetensors file with metadata in the order of their names; safetensors itself would write them in any."""
-    (size,) = struct.unpack("<Q", data[:8])
-    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + size])}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data[8 + size :]
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def _header(data: bytes, name: str) -> dict[str, Any]:
-    """The safetensors header, parsed by us so that its size is bounded before anything is trusted."""
+    """The safetensors header of a file that is not too large."""
     if len(data) > MAX_FILE_BYTES:
         limit = MAX_FILE_BYTES // 2**20
         raise VectorFileError(f"{name} is larger than {limit} MB, the most a vector file can be.")
-    not_safetensors = VectorFileError(
-        f"{name} is not a safetensors file. Give a .safetensors file made by cramdemo (Download on the Compress tab)."
-    )
-    if len(data) < 10:
-        raise not_safetensors
-    (size,) = struct.unpack("<Q", data[:8])
-    if not 2 <= size <= MAX_HEADER_BYTES or data[8:9] != b"{":
-        raise not_safetensors
-    if 8 + size > len(data):
-        raise VectorFileError(f"{name} is damaged: it ends too early. Ask for the file again.")
     try:
-        header = json.loads(data[8 : 8 + size].decode("utf-8"), object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise not_safetensors from error
-    if not isinstance(header, dict):
-        raise not_safetensors
-    return header
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
+        return read_header(data)
+    except CutShort as error:
+        raise VectorFileError(f"{name} is damaged: it ends too early. Ask for the file again.") from error
+    except ValueError as error:
+        raise VectorFileError(
+            f"{name} is not a safetensors file. "
+            "Give a .safetensors file made by cramdemo (Download on the Compress tab)."
+        ) from error
 
 
 def _metadata(header: dict[str, Any], name: str) -> dict[str, str]:

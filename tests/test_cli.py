@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -341,6 +342,101 @@ def test_ctrl_c_keeps_the_best_so_far(
     assert main(["cram", str(text), "-o", str(vectors), "--steps", "100000", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["reason"] == "stopped"
     assert load(vectors).num_mem == 1
+
+
+# ---- checkpoints
+
+
+def test_the_same_command_goes_on_after_ctrl_c_and_leaves_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed_at_second_progress(*arguments: Any, **settings: Any) -> Iterator[Any]:
+        for count, item in enumerate(cram(*arguments, **settings)):
+            if count == 1:
+                signal.raise_signal(signal.SIGINT)
+            yield item
+
+    text, vectors, kept = tmp_path / "t.txt", tmp_path / "v.safetensors", tmp_path / "made" / "kept"
+    text.write_text("Seventeen purple 9931 zebras quietly vote on Thursdays. ")
+    settings = ["--steps", "40", "--margin", "50", "--init", "embedding", "--json"]
+    command = ["cram", str(text), "-o", str(vectors), *settings, "--checkpoint", str(kept)]
+    main(["cram", str(text), "-o", str(tmp_path / "alone.safetensors"), *settings])
+    alone = json.loads(capsys.readouterr().out)
+    with monkeypatch.context() as patch:
+        patch.setattr("cramdemo.cli.cram", pressed_at_second_progress)
+        main(command)
+    captured = capsys.readouterr()
+    stopped = json.loads(captured.out)
+    assert (stopped["reason"], captured.err) == ("stopped", "")
+    assert [path.name for path in kept.iterdir()] == ["cram-a.safetensors"]
+    main(command)
+    captured = capsys.readouterr()
+    assert captured.err == f"cramdemo: The run goes on from the checkpoint, at step {stopped['steps'] + 1}.\n"
+    resumed = json.loads(captured.out)
+    assert resumed | {"seconds": 0} == alone | {"seconds": 0}
+    assert vectors.read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
+    assert list(kept.iterdir()) == []
+
+
+def test_checkpoints_stay_until_the_vectors_are_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "v.safetensors"))
+
+    monkeypatch.setattr("cramdemo.resume.LEAST_SECONDS", 0.0)
+    (tmp_path / "t.txt").write_text("Hi there, you two")
+    command = ["cram", str(tmp_path / "t.txt"), "-o", str(tmp_path / "v.safetensors"), "--init", "embedding"]
+    command += ["--checkpoint", str(tmp_path / "kept")]
+    with monkeypatch.context() as full:
+        full.setattr("cramdemo.cli.save", refuse)
+        assert main(command) == 2
+    assert capsys.readouterr().err == "cramdemo: v.safetensors: No space left on device.\n"
+    assert list((tmp_path / "kept").iterdir()) != []
+    assert main(command) == 0
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["--checkpoint", "t.txt"], "No checkpoint can be written to the folder 't.txt': File exists."),
+        (["--checkpoint", "kept", "--num-mem", "auto"], "A search for the fewest memory tokens .* has no checkpoints."),
+    ],
+    ids=str,
+)
+def test_checkpoints_that_cannot_be_are_refused_before_a_model_is_loaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: list[str],
+    words: str,
+) -> None:
+    monkeypatch.setattr("cramdemo.cli.load_model", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("Hi")
+    assert main(["cram", "t.txt", *settings]) == 2
+    error = capsys.readouterr().err
+    assert re.search(words, error) and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_a_checkpoint_of_another_text_is_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cramdemo.resume.LEAST_SECONDS", 0.0)
+    (tmp_path / "t.txt").write_text("Hi there")
+    (tmp_path / "other.txt").write_text("Hi there, you two")
+    settings = ["-o", str(tmp_path / "v.safetensors"), "--margin", "50", "--checkpoint", str(tmp_path / "kept")]
+    with monkeypatch.context() as cut:
+        cut.setattr("cramdemo.cli._show", lambda *_: sys.exit(9))  # in the middle of the run
+        with pytest.raises(SystemExit):
+            main(["cram", str(tmp_path / "t.txt"), *settings])
+    assert list((tmp_path / "kept").iterdir()) != []
+    assert main(["cram", str(tmp_path / "other.txt"), *settings]) == 2
+    error = capsys.readouterr().err
+    assert "of a run with another text. Repeat what it was begun with" in error and error.count("\n") == 1
+    assert not (tmp_path / "v.safetensors").exists()
 
 
 @pytest.fixture

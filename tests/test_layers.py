@@ -15,9 +15,9 @@ LAYERS = (  # a module imports from layers above its own, and within its own onl
     ("errors", "config", "settings"),
     (
         *("catalogue", "metrics", "encoder", "flops", "attention", "body", "checkpoint", "placement", "dispatch"),
-        *("download", "hub", "models", "vectors"),
+        *("download", "hub", "models", "tensorfile", "vectors"),
     ),
-    ("objective", "step", "optimiser", "decode", "cram"),
+    ("objective", "step", "optimiser", "decode", "record", "resume", "cram"),
     (
         *(
             "passages",

@@ -76,3 +76,20 @@ def test_a_row_that_diverged_spoils_no_other(make: type[Adam] | type[Whitened]) 
 def test_no_gradient_at_all_is_no_direction() -> None:
     for make in OPTIMISERS.values():
         assert bool((make(torch.zeros(1, 2, 6)).direction(torch.zeros(1, 2, 6)) == 0).all())
+
+
+@pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
+@pytest.mark.parametrize("steps", [0, 1, 7, 8, 13])
+def test_a_restored_one_goes_the_same_way_bit_by_bit(
+    monkeypatch: pytest.MonkeyPatch, make: type[Adam] | type[Whitened], steps: int
+) -> None:
+    monkeypatch.setattr(optimiser, "WINDOW", 8)
+    gradients = _gradients(20)
+    whole, other = make(torch.zeros(2, 2, 6)), make(torch.zeros(2, 2, 6))
+    for gradient in gradients[:steps]:
+        whole.direction(gradient)
+    fresh = {name: (tensor.dtype, tensor.shape) for name, tensor in other.state().items()}
+    assert {name: (tensor.dtype, tensor.shape) for name, tensor in whole.state().items()} == fresh
+    other.restore({name: tensor.clone() for name, tensor in whole.state().items()})
+    for gradient in gradients[steps:]:
+        assert torch.equal(other.direction(gradient), whole.direction(gradient))
