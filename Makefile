@@ -5,13 +5,17 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check soak clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python app.py
 
 test: check $(VENV)/chromium.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# 300 rounds in one server: memory, folders, pace, and every file decoded again in new processes. Some minutes.
+soak: $(VENV)/dev.stamp
+	CRAMDEMO_SOAK_ROUNDS=300 $(BIN)/python -m pytest -s tests/test_service.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

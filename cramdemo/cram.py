@@ -553,6 +553,7 @@ class _Run:
             ValueError: it cannot be a state of this run, which is as it was.
         """
         self._check(state)
+        # copies lie in memory as torch's own do, on which the last bits of a product may depend
         tensors = {name: tensor.to(self.mem.device, copy=True) for name, tensor in state.tensors.items()}
         self.mem, self.weights = tensors["mem"], tensors["weights"]
         self.solved_at, self.done = tensors["solved_at"], tensors["done"]

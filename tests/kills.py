@@ -63,6 +63,7 @@ class Place:
 
     def command(self, *, checkpoint: bool = True) -> list[str]:
         """Arguments of `python -m cramdemo`."""
+        self.folder.mkdir(exist_ok=True)
         (self.folder / "t.txt").write_text(TEXT)
         kept = ("--checkpoint", str(self.checkpoints)) if checkpoint else ()
         names = ("cram", str(self.folder / "t.txt"), "-o", str(self.vectors))
@@ -116,8 +117,7 @@ def _killed_after_seconds(arguments: Sequence[str], seconds: float) -> bool:
 
 def _by_hand(kills: int) -> None:
     with tempfile.TemporaryDirectory() as name:
-        alone, place = Place(Path(name), 300), Place(Path(name) / "killed", 300)
-        place.folder.mkdir()
+        alone, place = Place(Path(name), 120), Place(Path(name) / "killed", 120)
         began = time.monotonic()
         expected = json.loads(finished(alone.command(checkpoint=False)).stdout)
         whole, draw, counts = time.monotonic() - began, random.Random(0), {"killed": 0, "finished": 0, "identical": 0}

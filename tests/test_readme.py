@@ -172,13 +172,14 @@ def test_the_example_of_a_run_step_by_step_ends_with_its_result(capsys: pytest.C
 
 
 def test_the_commands_of_the_command_line_work(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    (block,) = _blocks("", "cramdemo cram mole.txt")
+    block, checkpointed = _blocks("", "cramdemo cram mole.txt")
     first, *commands = (shlex.split(line.removeprefix("$ ")) for line in block.splitlines())
     assert (first[0], first[2:]) == ("printf", [">", "mole.txt"])
     (here / "mole.txt").write_text(first[1])
     assert [command[:3] for command in commands] == [["python", "-m", "cramdemo"]] * 4
     assert [main(command[3:]) for command in commands] == [0, 0, 0, 0]
     assert first[1].encode() in capfdbinary.readouterr().out
+    assert main(shlex.split(checkpointed)[4:]) == 0
 
 
 @pytest.fixture(scope="module")

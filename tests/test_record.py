@@ -54,6 +54,7 @@ def test_the_best_come_back() -> None:
     assert _shapes(best.state()) == _shapes(other.state())
     other.restore(_copied(best.state()))
     assert all(torch.equal(tensor, other.state()[name]) for name, tensor in best.state().items())
+    assert int(other.gained_at) == 7
     _kept(other, 2.0, 3.1, 3, 8)
     assert other.mem.tolist() == [[1.0, 1.0]]
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cramdemo import ConfigError, CramConfig, CramResult, FrozenLM, Progress, cram, load
+from cramdemo import ConfigError, CramConfig, CramResult, FrozenLM, Progress, cram
 from cramdemo import resume as module
 from cramdemo.resume import NAMES, Checkpoint, Checkpoints, State, check_folder, to_bytes
 from cramdemo.tensorfile import read_header
@@ -206,9 +206,10 @@ def test_a_run_cut_off_at_every_step_in_turn_ends_the_same(tiny_lm: FrozenLM, tm
     def run(**given: Any) -> Iterator[Progress | CramResult]:
         return cram(tiny_lm, HARD, CramConfig(steps=STEPS, optimizer="whitened", growth=2, restarts=2), **given)
 
-    for _ in range(STEPS):
+    for step in range(STEPS):
         items = run(checkpoint=tmp_path)
-        next(items)
+        first = next(items)
+        assert isinstance(first, Progress) and first.step == step
         items.close()  # type: ignore[attr-defined]  # it is a generator
     assert _all_but_time(_split(run(checkpoint=tmp_path))) == _all_but_time(_split(run()))
 
@@ -275,17 +276,27 @@ def test_a_run_out_of_memory_goes_on_when_there_is_some(
     with monkeypatch.context() as full:
         full.setattr(ENGINE, "score", score)
         assert _split(cram(tiny_lm, HARD, config, checkpoint=tmp_path))[1].reason == "memory"
-    assert _all_but_time(_split(cram(tiny_lm, HARD, config, checkpoint=tmp_path))) == _all_but_time(alone)
+    resumed = _split(cram(tiny_lm, HARD, config, checkpoint=tmp_path))
+    assert resumed[0][0].step == 5
+    assert _all_but_time(resumed) == _all_but_time(alone)
 
 
-def test_seconds_go_on_and_so_does_the_budget(tiny_lm: FrozenLM, tmp_path: Path) -> None:
-    config = CramConfig(steps=100_000, growth=0, seconds=0.4)
-    *_, last = islice(cram(tiny_lm, HARD, config, checkpoint=tmp_path), 3)
-    assert isinstance(last, Progress)
+def test_seconds_go_on_and_so_does_the_budget(
+    tiny_lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes a hundredth of a second each time it is asked."""
+    ticks = count()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks) / 100)
+    config = CramConfig(steps=1000, growth=0, seconds=3.0)
+    alone = _split(cram(tiny_lm, HARD, config))[0][-1].seconds
+    assert alone == pytest.approx(3.0, abs=0.02)
+    with pytest.raises(_Cut):
+        list(cram(tiny_lm, HARD, config, stop=_cut_at(20), checkpoint=tmp_path))
+    next(islice(ticks, 5000, None))  # long after
     progress, result = _split(cram(tiny_lm, HARD, config, checkpoint=tmp_path))
-    assert progress[0].seconds > last.seconds > 0.2
-    assert result.reason == "seconds"
-    assert 0.4 - last.seconds > progress[-1].seconds - progress[0].seconds
+    assert 0.2 < progress[0].seconds < 1.5
+    assert (result.reason, progress[-1].seconds) == ("seconds", pytest.approx(3.0, abs=0.1))
+    assert result.seconds == pytest.approx(3.0, abs=0.2)
 
 
 def test_the_first_progress_brings_the_best_and_the_whole_curve(tiny_lm: FrozenLM, tmp_path: Path) -> None:
@@ -746,40 +757,22 @@ def test_a_folder_that_is_read_only_is_one_sentence(tmp_path: Path, monkeypatch:
 # ---- kill -9
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[str, Any]]:
-    """The file of a command that nobody touched, and what it printed but for the seconds."""
-    place = Place(tmp_path_factory.mktemp("alone"), 90)
-    done = finished(place.command(checkpoint=False))
-    report = json.loads(done.stdout)
-    assert (done.returncode, done.stderr, report["steps"]) == (3 - 3 * report["lossless"], "", 90)
-    return place.vectors.read_bytes(), {key: value for key, value in report.items() if key != "seconds"}
+def test_a_command_killed_again_and_again_ends_as_one_that_nobody_touched(tmp_path: Path) -> None:
+    """Killed as it is, then half through a file, and before a file has its name."""
+    alone, place = Place(tmp_path / "alone", 100), Place(tmp_path / "killed", 100)
+    done = finished(alone.command(checkpoint=False))
+    expected = json.loads(done.stdout)
+    assert (done.stderr, expected["steps"]) == ("", 100)
 
-
-def _check_finish(place: Place, alone: tuple[bytes, dict[str, Any]]) -> None:
-    """The same command again ends as the untouched one did."""
-    assert not place.vectors.exists()
-    done = finished(place.command())
-    report = json.loads(done.stdout)
-    assert place.vectors.read_bytes() == alone[0]
-    assert {key: value for key, value in report.items() if key != "seconds"} == alone[1]
-    assert "The run goes on from the checkpoint, at step " in done.stderr
-    assert list(place.checkpoints.iterdir()) == []
-    assert load(place.vectors).config["steps_done"] == 90
-
-
-def test_a_command_killed_while_it_writes_goes_on(tmp_path: Path, alone: tuple[bytes, dict[str, Any]]) -> None:
-    """Killed half through a file, before it is on the disk, and before it has its name."""
-    place = Place(tmp_path, 90)
-    for function, call in (("fdopen", 9), ("fsync", 3), ("replace", 20)):
-        assert killed_in_a_write(place.command(), function, call) == -signal.SIGKILL
-        assert len([path for path in place.checkpoints.iterdir() if path.suffix == ".partial"]) == 1
-        assert {path.name for path in place.checkpoints.iterdir()} >= set(NAMES)
-    _check_finish(place, alone)
-
-
-def test_a_command_killed_after_some_checkpoints_goes_on(tmp_path: Path, alone: tuple[bytes, dict[str, Any]]) -> None:
-    """As it is: with a checkpoint every second at most."""
-    place = Place(tmp_path, 90)
     assert killed_after_checkpoints(place.command(), place.checkpoints, 1) == -signal.SIGKILL
-    _check_finish(place, alone)
+    for function, call in (("fdopen", 3), ("replace", 4)):
+        assert killed_in_a_write(place.command(), function, call) == -signal.SIGKILL
+        left = {path.name for path in place.checkpoints.iterdir()}
+        assert left >= set(NAMES) and len(left) == 3  # and what it was writing
+    assert not place.vectors.exists()
+
+    done = finished(place.command())
+    assert "The run goes on from the checkpoint, at step " in done.stderr
+    assert json.loads(done.stdout) | {"seconds": 0} == expected | {"seconds": 0}
+    assert place.vectors.read_bytes() == alone.vectors.read_bytes()
+    assert list(place.checkpoints.iterdir()) == []
