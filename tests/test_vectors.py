@@ -200,7 +200,7 @@ def _duplicate_keys(**_: object) -> bytes:
     return _file(text[:-1] + b',"mem":{"dtype":"F32","shape":[2,4],"data_offsets":[0,32]}}', data[8 + size :])
 
 
-DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+DEEP = b'{"a":' * 10_000 + b"1" + b"}" * 10_000
 NAN, INFINITE = torch.tensor([[0.0, float("nan")]]), torch.tensor([[float("-inf"), 1.0]])
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "not a safetensors file"),
@@ -218,8 +218,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "other metadata": (_with_metadata(format="somebody.else"), "not one of cramdemo's"),
     "metadata not an object": (_file({"__metadata__": "cramdemo.mem", "mem": {}}), "not one of cramdemo's"),
     "newer version": (_with_metadata(format_version="2"), "format version '2'.*Update cramdemo"),
-    "no version": (_without_metadata("format_version"), "format version 'None'"),
-    "version not a word": (_with_metadata(format_version=["1"]), "format version"),
+    "no version": (_without_metadata("format_version"), "no format version"),
+    "version not a word": (_with_metadata(format_version=["1"]), "no format version"),
     "no tensor": (_file({"__metadata__": {"format": "cramdemo.mem", "format_version": "1"}}), "one tensor `mem`"),
     "a tensor more": (
         _file(_header(to_bytes(_vectors()))[0] | {"x": {"dtype": "F32", "shape": [0], "data_offsets": [32, 32]}}),
@@ -254,7 +254,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "figures beyond any float": (_with_metadata(metrics='{"bits": 1e999}'), "metrics is not JSON"),
     "figures a list": (_with_metadata(metrics="[]"), "metrics is not a JSON dict"),
     "checks not objects": (_with_metadata(verified="[1]"), "verified is not a JSON list"),
-    "settings deeper than any stack": (_with_metadata(config="[" * 100_000), "config is not JSON"),
+    "settings deeper than any stack": (_with_metadata(config="[" * 20_000), "config is not JSON"),
 }
 
 
@@ -332,7 +332,7 @@ def test_no_more_is_read_than_a_vector_file_can_be(tmp_path: Path) -> None:
     path = tmp_path / "large.safetensors"
     with path.open("wb") as file:
         file.truncate(100 * MAX_FILE_BYTES)  # sparse
-    with pytest.raises(VectorFileError, match="larger than 32 MB"):
+    with pytest.raises(VectorFileError, match="larger than 16 MB"):
         load(path)
 
 
