@@ -202,9 +202,18 @@ def save(vectors: MemVectors, path: str | Path) -> Path:
 
     Raises:
         VectorFileError: the vectors cannot be written in this format.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or the disk is full; its `filename` is the path that was asked for.
     """
     target, data = Path(path), to_bytes(vectors)
+    try:
+        _write(data, target)
+    except OSError as error:
+        error.filename = str(target)  # a full disk has none, and nobody knows the temporary one
+        raise
+    return target
+
+
+def _write(data: bytes, target: Path) -> None:
     handle, partial = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -216,7 +225,6 @@ def save(vectors: MemVectors, path: str | Path) -> Path:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
-    return target
 
 
 def load(path: str | Path) -> MemVectors:

@@ -262,7 +262,7 @@ def strangers() -> Iterator[bytes]:
     code = pickle.dumps(_Bomb())
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("archive/data.pkl", code)
+        file.writestr(zipfile.ZipInfo("archive/data.pkl"), code)  # which has no clock in it
     yield from (b"", b"{}", archive.getvalue(), *(pickle.dumps(_Bomb(), protocol) for protocol in range(6)))
     yield from (magic + bytes(100) for magic in (b"\x1f\x8b", b"\x93NUMPY", b"\x7fELF", b"PK\x03\x04", b"<html>"))
     yield from (GOLDEN[0] + archive.getvalue(), framed(code), framed(b"{" + code), GOLDEN[0] * 2)
@@ -439,9 +439,9 @@ class Judge:
         if events:
             raise BrokenRuleError(f"did {events}")
         if found is not None:
-            _check_written_again(found)
-        elif len(sentence) > MAX_LETTERS or not sentence.isprintable() or not sentence.startswith(self.path.name):
-            raise BrokenRuleError(f"said {sentence[:400]!r}")
+            check_written_again(found)
+        else:
+            check_sentence(sentence, self.path.name)
         return Reading(re.sub(r"'.*?'|[\d,]*\d", "_", sentence), seconds, size)
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -461,8 +461,15 @@ def _peak(field: str = "VmRSS") -> int:
     return int(found[1]) * 1024
 
 
-def _check_written_again(vectors: MemVectors) -> None:
-    """What was read can be written, and is then read as the same; other programs' JSON holds what it says of itself."""
+def check_sentence(sentence: str, name: str) -> None:
+    """It calls the file by its name and is short and plain. Raises `BrokenRuleError`."""
+    if len(sentence) > MAX_LETTERS or not sentence.isprintable() or not sentence.startswith(name):
+        raise BrokenRuleError(f"said {sentence[:400]!r}")
+
+
+def check_written_again(vectors: MemVectors) -> None:
+    """What was read can be written, and is then read as the same; JSON holds what it says of itself. Raises
+    `BrokenRuleError`."""
     try:
         data = to_bytes(vectors)
         again = from_bytes(data)
