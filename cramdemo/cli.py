@@ -1,7 +1,7 @@
 """The command line: python -m cramdemo cram | decode | models | inspect | bench | sweep | gallery | pretrain | space.
 
-Exit status: 0 lossless (or done), 3 not lossless (the file is written all the same), 2 bad input, with one
-line on stderr. Results go to stdout, progress to stderr and only on a terminal.
+Exit status: 0 lossless (or done), 3 not lossless (the file is written all the same), 2 bad input or a file that cannot
+be written, with one line on stderr. Results go to stdout, progress to stderr and only on a terminal.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import dataclasses
 import json
 import signal
 import sys
+import tempfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tqdm import tqdm
 
@@ -32,7 +35,7 @@ from cramdemo.passages import read_books
 from cramdemo.plots import capacity_figure, training_svg
 from cramdemo.resume import check_folder
 from cramdemo.space import FLAVOURS, check_name, push_space, write_space
-from cramdemo.vectors import describe, load, save
+from cramdemo.vectors import MemVectors, describe, load, save, to_bytes
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_NOT_LOSSLESS = 0, 2, 3
 SUFFIX = ".safetensors"
@@ -41,6 +44,7 @@ CRAM_SETTINGS = (  # that `cram` has an option for
     *("init", "precision", "seed"),
 )
 FEWEST = "auto"  # in the place of K
+_LEAST_BYTES = 4096  # of room on a disk, before a run that writes to it
 _DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: all GPUs and main memory together (default: a GPU if there is one)"
 MODEL_HELP = "name from `models`, folder, or hub id as owner/name"
 MODEL_COLUMNS = ("model", "size", "width", "layers", "context", "licence", "gated", "cramming", "progressive")
@@ -219,13 +223,17 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
         else:
             run = cram(lm, text, config, stop=interrupted, checkpoint=arguments.checkpoint)
             result, trials = _watch(run, config.steps), ()
-    save(result.vectors, output)
-    next(run, None)  # the vectors are safe: now its checkpoints may go
+    kept, trouble = _keep(result.vectors, output)
+    if kept:
+        next(run, None)  # the vectors are safe: now its checkpoints may go
+    base64 = {} if kept else {"vectors_base64": b64encode(to_bytes(result.vectors)).decode("ascii")}
     if arguments.json:
         tried = {"trials": [dataclasses.asdict(trial) for trial in trials]} if search else {}
-        _print_json(result.summary() | tried)
+        _print_json(result.summary() | tried | base64)
     else:
-        print(*(_trial_line(trial) for trial in trials), _report(result, output), sep="\n")
+        print(*(_trial_line(trial) for trial in trials), _report(result, kept), *base64.values(), sep="\n")
+    if trouble:
+        return _fail(trouble)
     return EXIT_OK if result.lossless else EXIT_NOT_LOSSLESS
 
 
@@ -239,6 +247,23 @@ def _check_checkpoint(folder: Path, *, search: bool) -> None:
     check_folder(folder)
 
 
+def _keep(vectors: MemVectors, output: Path) -> tuple[Path | None, str]:
+    """Write what a run has found where it was asked for, or else wherever it can be: a long run is not lost to a disk.
+
+    Returns:
+        Where it is, None for nowhere, and what is to be said if that is elsewhere.
+    """
+    try:
+        return save(vectors, output), ""
+    except OSError as error:
+        why = f"{output.name} cannot be written: {error.strerror}."
+    for folder in (Path.cwd, tempfile.gettempdir):
+        with suppress(OSError):
+            elsewhere = save(vectors, Path(folder(), f"cramdemo-{uuid4().hex[:8]}{SUFFIX}"))
+            return elsewhere, f"{why} The vectors are in {elsewhere}, move them from there."
+    return None, f"{why} Nor can any other file: the vectors are printed in base64, copy them from there."
+
+
 def _tell_precision(lm: FrozenLM) -> None:
     """Where the model runs, in which dtype and why, for whoever watches."""
     if sys.stderr.isatty():
@@ -248,6 +273,8 @@ def _tell_precision(lm: FrozenLM) -> None:
 def run_decode(arguments: argparse.Namespace) -> int:
     """`decode`: vector file in, text out, byte for byte."""
     vectors = load(arguments.vectors)
+    if arguments.output:
+        _check_folder(arguments.output)
     lm = _load(arguments.model or _offered(vectors.model_id), device=arguments.device)
     decoded = decode(lm, vectors)
     data = decoded.text.encode("utf-8")
@@ -344,8 +371,6 @@ def _check_figure(arguments: argparse.Namespace) -> None:
         return
     if arguments.benchmark not in FIGURES:
         raise ConfigError(f"The benchmark {arguments.benchmark} has no figure. Leave --figure out.")
-    if arguments.figure.is_dir():
-        raise ConfigError(f"{arguments.figure.name!r} is a folder. Give the name of a file for the figure.")
     _check_folder(arguments.figure)
 
 
@@ -436,8 +461,23 @@ def read_text(name: str) -> str:
 
 
 def _check_folder(output: Path) -> None:
+    """Whether a file can be written, as far as that can be known now.
+
+    Raises:
+        ConfigError: it is a folder, or its folder is not there, full or read-only.
+    """
     if not output.parent.is_dir():
         raise ConfigError(f"There is no folder {output.parent.name!r} to write {output.name} to. Create it first.")
+    if output.is_dir():
+        raise ConfigError(f"{output.name!r} is a folder. Give the name of a file.")
+    try:
+        with tempfile.TemporaryFile(dir=output.parent) as file:
+            file.write(bytes(_LEAST_BYTES))
+            file.flush()
+    except OSError as error:
+        raise ConfigError(
+            f"{output.name} cannot be written: {error.strerror}. Make room, or give a file in another folder."
+        ) from error
 
 
 def _default_output(name: str) -> str:
@@ -528,7 +568,7 @@ def _interrupt_flag() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _report(result: CramResult, output: Path) -> str:
+def _report(result: CramResult, output: Path | None) -> str:
     check = result.verification
     if result.lossless:
         verdict = (
@@ -546,7 +586,8 @@ def _report(result: CramResult, output: Path) -> str:
         f"{plural(result.steps, 'step')}, "
         f"{result.seconds:.1f} s; information gain {result.information_gain_bits:.1f} of {result.h_lm_bits:.1f} bits."
     )
-    return f"{verdict}\n{figures}\nVectors: {output} ({result.vectors.num_bytes:,} bytes of numbers)"
+    where = output or "in base64, below"
+    return f"{verdict}\n{figures}\nVectors: {where} ({result.vectors.num_bytes:,} bytes of numbers)"
 
 
 _REASONS = {

@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 MAX_HEADER_BYTES = 1024 * 1024
+LARGEST_HEADER = 16 * 1024 * 1024  # a number beyond that is no header's size, but another kind of file
 _SUFFIX = ".partial"
 
 
 class CutShort(ValueError):  # noqa: N818 (it says what happened)
     """The bytes end within the header."""
+
+
+class TooLong(ValueError):  # noqa: N818 (it says what is wrong)
+    """The header is longer than whoever reads it allows; `size` is in bytes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"a header of {size} bytes")
+        self.size = size
 
 
 def with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
@@ -28,20 +37,26 @@ def with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
     return struct.pack("<Q", len(text)) + text + data[8 + size :]
 
 
-def read_header(data: bytes) -> dict[str, Any]:
+def read_header(data: bytes, most: int = MAX_HEADER_BYTES) -> dict[str, Any]:
     """The header, parsed by us so that its size is bounded before anything is trusted.
+
+    Args:
+        most: bytes that it may have.
 
     Raises:
         CutShort: the bytes end within it.
+        TooLong: it has more than that.
         ValueError: these are no safetensors.
     """
     if len(data) < 10:
         raise ValueError("too short for a safetensors file")
     (size,) = struct.unpack("<Q", data[:8])
-    if not 2 <= size <= MAX_HEADER_BYTES or data[8:9] != b"{":
+    if not 2 <= size <= LARGEST_HEADER or data[8:9] != b"{":
         raise ValueError("no safetensors header")
     if 8 + size > len(data):
         raise CutShort("ends within its header")
+    if size > most:
+        raise TooLong(size)
     try:
         header: dict[str, Any] = json.loads(data[8 : 8 + size].decode("utf-8"), object_pairs_hook=_no_duplicates)
     except RecursionError as error:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,19 +27,22 @@ from torch import Tensor
 
 from cramdemo.config import MAX_NUM_MEM
 from cramdemo.errors import VectorFileError
-from cramdemo.tensorfile import CutShort, read_header, with_metadata, write_atomically
+from cramdemo.tensorfile import CutShort, TooLong, read_header, with_metadata, write_atomically
 
 FORMAT = "cramdemo.mem"
 FORMAT_VERSION = "1"
-MAX_FILE_BYTES = 32 * 1024 * 1024
+MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024  # ours take 1.4 kB; one of a megabyte can take half a second to read
 MAX_TOKENS = 1_000_000
-MAX_HIDDEN_SIZE = 65_536
+MAX_HIDDEN_SIZE = 24_576  # a third more than the widest model; with the most vectors, 12 MB of float32
+MAX_WORD, MAX_JSON, MAX_DEPTH = 500, 6000, 16  # characters and levels in the metadata: whatever is read, a header holds
 MIN_BITS, MAX_BITS = 2, 16  # of a quantised number
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WHOLE = ("num_mem", "hidden_size", "num_tokens")
 _WORDS = ("model_id", "model_revision", "dtype_trained", "created_with")
 _DIGESTS = ("model_fingerprint", "tokenizer_fingerprint", "token_sha256")
 _JSON = ("verified", "metrics", "config")
+_PROGRAM = re.compile(r"cramdemo [0-9][0-9a-z.]{0,19}")
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,8 @@ class Quantised:
     @property
     def numbers(self) -> Tensor:
         """What the codes stand for: (code + 1/2 - 2^(bits - 1)) x scale, (K, d), float32."""
-        levels: Tensor = self.codes.float() + 0.5 - 2 ** (self.bits - 1)
-        return levels * self.scale[:, None]
+        levels: Tensor = self.codes.float()
+        return levels.add_(0.5 - 2 ** (self.bits - 1)).mul_(self.scale[:, None])
 
     @property
     def num_bytes(self) -> int:
@@ -173,7 +178,7 @@ def from_bytes(data: bytes, name: str = "This file") -> MemVectors:
     shape = _mem_shape(header, name, quantised=bits is not None)
     whole = {key: _whole_number(metadata, key, name) for key in _WHOLE}
     _check_sizes(shape, whole, bits, name)
-    words: dict[str, Any] = {key: _required(metadata, key, name) for key in (*_WORDS, *_DIGESTS)}
+    words: dict[str, Any] = {key: _word(metadata, key, name) for key in (*_WORDS, *_DIGESTS)}
     for key in _DIGESTS:
         if len(words[key]) != 64 or set(words[key]) - set("0123456789abcdef"):
             raise VectorFileError(f"{name} is damaged: {key} is not a SHA-256. Ask for the file again.")
@@ -186,7 +191,7 @@ def from_bytes(data: bytes, name: str = "This file") -> MemVectors:
     mem = quantised.numbers if quantised else tensors["mem"]
     if quantised and bool((quantised.scale < 0).any()):
         raise VectorFileError(f"{name} is damaged: the scale of a vector is below 0. Ask for the file again.")
-    if not bool(torch.isfinite(mem.float()).all()):
+    if not bool(torch.isfinite(torch.stack(torch.aminmax(mem))).all()):  # a NaN is both; no copy of `mem` is made
         raise VectorFileError(f"{name} holds numbers that are not finite, so no model can read it.")
     return MemVectors(mem=mem, num_tokens=whole["num_tokens"], quantised=quantised, **words, **parts)
 
@@ -196,10 +201,14 @@ def save(vectors: MemVectors, path: str | Path) -> Path:
 
     Raises:
         VectorFileError: the vectors cannot be written in this format.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or the disk is full; its `filename` is the path that was asked for.
     """
-    target = Path(path)
-    write_atomically(target, to_bytes(vectors))
+    target, data = Path(path), to_bytes(vectors)
+    try:
+        write_atomically(target, data)
+    except OSError as error:
+        error.filename = str(target)  # a full disk has none, and nobody knows the temporary one
+        raise
     return target
 
 
@@ -246,7 +255,12 @@ def _header(data: bytes, name: str) -> dict[str, Any]:
         limit = MAX_FILE_BYTES // 2**20
         raise VectorFileError(f"{name} is larger than {limit} MB, the most a vector file can be.")
     try:
-        return read_header(data)
+        return read_header(data, MAX_HEADER_BYTES)
+    except TooLong as error:
+        raise VectorFileError(
+            f"{name} has a header of {error.size:,} bytes; that of a vector file has at most {MAX_HEADER_BYTES:,}. "
+            "Give a file downloaded from the Compress tab or written by `cramdemo cram`."
+        ) from error
     except CutShort as error:
         raise VectorFileError(f"{name} is damaged: it ends too early. Ask for the file again.") from error
     except ValueError as error:
@@ -265,11 +279,18 @@ def _metadata(header: dict[str, Any], name: str) -> dict[str, str]:
         )
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
+        found = f"format version {version[:20]!r}" if isinstance(version, str) else "no format version"
         raise VectorFileError(
-            f"{name} has format version {str(version)[:20]!r}; this program reads version {FORMAT_VERSION}. "
-            "Update cramdemo to the version that wrote it."
+            f"{name} has {found}; this program reads version {FORMAT_VERSION}. {_update(metadata.get('created_with'))}"
         )
     return metadata
+
+
+def _update(maker: Any) -> str:
+    """Which version of the program reads a file of another format: the one that wrote it, if the file says so."""
+    if isinstance(maker, str) and _PROGRAM.fullmatch(maker):
+        return f"It was written by {maker}: install that version or a later one."
+    return "Update cramdemo to the version that wrote it."
 
 
 def _bits(metadata: dict[str, str], name: str) -> int | None:
@@ -303,11 +324,16 @@ def _mem_shape(header: dict[str, Any], name: str, *, quantised: bool) -> tuple[i
 
 
 def _is_tensor(entry: Any, dtypes: set[str], dimensions: int) -> bool:
-    """Whether an entry of the header is a tensor of one of these dtypes with so many dimensions, none of them empty."""
+    """Whether an entry of the header is a tensor of one of these dtypes with so many dimensions, none of them empty.
+
+    A count of 64 bits or more, which could have thousands of digits, is not put into a sentence.
+    """
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in dtypes:
         return False
     shape = entry.get("shape")
-    return isinstance(shape, list) and len(shape) == dimensions and all(type(n) is int and n >= 1 for n in shape)
+    return (
+        isinstance(shape, list) and len(shape) == dimensions and all(type(n) is int and 1 <= n < 2**63 for n in shape)
+    )
 
 
 def _check_sizes(shape: tuple[int, int], whole: dict[str, int], bits: int | None, name: str) -> None:
@@ -345,13 +371,17 @@ def _packed(vectors: MemVectors) -> dict[str, Tensor]:
 
 
 def _unpacked(tensors: dict[str, Tensor], bits: int, hidden_size: int) -> Quantised:
-    """The inverse of `_packed`, one vector at a time: spread out to bits they take eight times their place."""
-    weights = 1 << np.arange(bits, dtype=np.int32)
-    rows = [
-        np.unpackbits(row, count=hidden_size * bits, bitorder="little").reshape(hidden_size, bits) @ weights
-        for row in tensors["mem"].numpy()
-    ]
-    return Quantised(torch.from_numpy(np.stack(rows).astype(np.int32)), tensors["mem.scale"], bits)
+    """The inverse of `_packed`: a code lies in the three bytes that begin with the one where its lowest bit is."""
+    packed = tensors["mem"].numpy()
+    first, shift = np.divmod(np.arange(hidden_size) * bits, 8)
+    shift = shift.astype(np.int32)
+    codes = np.empty((len(packed), hidden_size), dtype=np.int32)
+    for row, into in zip(packed, codes, strict=True):  # one at a time, which takes little memory
+        low, middle, high = (np.pad(row, (0, 2))[at : at + len(row)].astype(np.int32) for at in range(3))
+        np.take(low | middle << 8 | high << 16, first, out=into, mode="clip")  # "raise" would fill a copy first
+        np.right_shift(into, shift, out=into)
+        np.bitwise_and(into, 2**bits - 1, out=into)
+    return Quantised(torch.from_numpy(codes), tensors["mem.scale"], bits)
 
 
 def _required(metadata: dict[str, str], key: str, name: str) -> str:
@@ -359,6 +389,20 @@ def _required(metadata: dict[str, str], key: str, name: str) -> str:
     if not isinstance(value, str):
         raise VectorFileError(f"{name} is damaged: {key} is missing. Ask for the file again.")
     return value
+
+
+def _word(metadata: dict[str, str], key: str, name: str) -> str:
+    value = _required(metadata, key, name)
+    _check_length(value, MAX_WORD, key, name)
+    return value
+
+
+def _check_length(text: str, most: int, key: str, name: str) -> None:
+    if len(text) > most:
+        raise VectorFileError(
+            f"{name} is damaged: {key} has {len(text):,} characters, at most {most:,} can be read. "
+            "Ask for the file again."
+        )
 
 
 def _whole_number(metadata: dict[str, str], key: str, name: str) -> int:
@@ -372,9 +416,30 @@ def _json_part(metadata: dict[str, str], key: str, name: str) -> Any:
     wanted = list if key == "verified" else dict
     try:
         value = json.loads(_required(metadata, key, name))
-        json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, which are not JSON
+        _check_json(value)
     except (ValueError, RecursionError) as error:
         raise VectorFileError(f"{name} is damaged: {key} is not JSON. Ask for the file again.") from error
     if not isinstance(value, wanted) or (wanted is list and not all(isinstance(item, dict) for item in value)):
         raise VectorFileError(f"{name} is damaged: {key} is not a JSON {wanted.__name__}. Ask for the file again.")
+    _check_length(json.dumps(value), MAX_JSON, key, name)
     return value
+
+
+def _check_json(value: Any, depth: int = 1) -> None:
+    """Refuse what Python reads as JSON but other programs, or whoever goes through it, cannot: NaN and 1e999, whole
+    numbers beyond 64 bits, half a surrogate pair, and more levels than any file of ours has.
+
+    Raises:
+        ValueError: there is such a thing in it.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError("too deep")
+    if isinstance(value, str):
+        value.encode("utf-8")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not finite")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("beyond 64 bits")
+    elif isinstance(value, list | dict):
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check_json(item, depth + 1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from base64 import b64decode
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from cramdemo import bench, cram, load, load_model, save
 from cramdemo.bench import Asked, Benchmark
 from cramdemo.catalogue import MODELS
 from cramdemo.cli import main
+from cramdemo.vectors import from_bytes
 from tests.fake_hub import FakeHub, files_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,6 +224,92 @@ def test_ctrl_c_in_a_download_is_one_sentence_and_status_2(
     assert capsys.readouterr().err.startswith("cramdemo: The download of someone/tiny was stopped.")
 
 
+# ---- a disk that is full, or read-only
+
+
+CRAM = ["cram", "t.txt", "--steps", "2", "-o"]
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def hi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A text in the current folder, and a folder `out`."""
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("Hi")
+    Path("out").mkdir()
+    return tmp_path
+
+
+def _refuse(monkeypatch: pytest.MonkeyPatch, refused: Callable[[Path], bool]) -> None:
+    """The disk is full at the end of a run, for files that `refused` says yes to."""
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if refused(Path(target)):
+            raise FULL
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_is_told_before_a_model_is_loaded(
+    hi: Path, crammed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: Full())
+    monkeypatch.setattr("cramdemo.cli.load_model", None)
+    for command in (["cram", "t.txt"], ["decode", str(crammed[1])]):
+        assert main([*command, "-o", "out/v"]) == 2
+        assert capsys.readouterr().err == (
+            f"cramdemo: v cannot be written: {os.strerror(code)}. Make room, or give a file in another folder.\n"
+        )
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_folder_in_place_of_a_file_is_told_before_a_model_is_loaded(
+    hi: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cramdemo.cli.load_model", None)
+    assert main([*CRAM, "out"]) == 2
+    assert "'out' is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]], ids=["words", "json"])
+@pytest.mark.parametrize("here_too", [False, True], ids=["folder full", "current folder full too"])
+def test_vectors_that_cannot_be_written_where_asked_are_written_elsewhere(
+    hi: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], here_too: bool, json_too: list[str]
+) -> None:
+    _refuse(monkeypatch, lambda target: target.parent.name == "out" or (here_too and target.parent == hi))
+    assert main([*CRAM, "out/v.safetensors", *json_too]) == 2
+    captured = capsys.readouterr()
+    (kept,) = (Path(tempfile.gettempdir()) if here_too else hi).glob("cramdemo-*.safetensors")
+    assert captured.err == (
+        f"cramdemo: v.safetensors cannot be written: No space left on device. "
+        f"The vectors are in {kept}, move them from there.\n"
+    )
+    assert load(kept).num_mem == 1
+    assert "lossless" in json.loads(captured.out) if json_too else f"Vectors: {kept} (" in captured.out
+    assert list(Path("out").iterdir()) == []
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]], ids=["words", "json"])
+def test_vectors_that_can_be_written_nowhere_are_printed(
+    hi: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], json_too: list[str]
+) -> None:
+    _refuse(monkeypatch, lambda target: True)
+    assert main([*CRAM, "out/v.safetensors", *json_too]) == 2
+    captured = capsys.readouterr()
+    assert "No space left on device. Nor can any other file: the vectors are printed in base64" in captured.err
+    assert captured.err.count("\n") == 1
+    base64 = json.loads(captured.out)["vectors_base64"] if json_too else captured.out.splitlines()[-1]
+    assert from_bytes(b64decode(base64, validate=True)).num_mem == 1
+    assert sorted(path.name for path in hi.iterdir()) == ["out", "t.txt"]
+
+
 BAD = {
     "no such file": (["cram", "missing.txt"], "missing.txt: No such file"),
     "empty text": (["cram", "empty.txt"], "The text is empty"),
@@ -391,7 +482,7 @@ def test_checkpoints_stay_until_the_vectors_are_saved(
     with monkeypatch.context() as full:
         full.setattr("cramdemo.cli.save", refuse)
         assert main(command) == 2
-    assert capsys.readouterr().err == "cramdemo: v.safetensors: No space left on device.\n"
+    assert capsys.readouterr().err.startswith("cramdemo: v.safetensors cannot be written: No space left on device.")
     assert list((tmp_path / "kept").iterdir()) != []
     assert main(command) == 0
     assert list((tmp_path / "kept").iterdir()) == []
