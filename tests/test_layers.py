@@ -27,6 +27,7 @@ LAYERS = (  # a module imports from layers above its own, and within its own onl
             "entropy",
             "storage",
             "geometry",
+            "packing",
             "document",
             "gallery",
             "edit",
