@@ -615,10 +615,10 @@ def test_well_solved_tokens_are_left_out_but_looked_at_again(
     tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = _predictions(monkeypatch)
-    result = run_cram(tiny_lm, HARD, CramConfig(num_mem=6, steps=150, growth=0, margin=0.1))
+    result = run_cram(tiny_lm, HARD, CramConfig(num_mem=8, steps=200, growth=0, margin=0.1))
     assert {len(step) for step in seen if step} - {len(HARD)}
     assert all(seen[step] is None for step in (*range(0, len(seen), ENGINE.LOOK_ALL_STEPS), len(seen) - 1))
-    full = len(seen) * tiny_lm.flops.step(6 + len(HARD) - 1, len(HARD))
+    full = len(seen) * tiny_lm.flops.step(8 + len(HARD) - 1, len(HARD))
     assert result.flops < full
 
 
@@ -637,7 +637,7 @@ def test_what_is_kept_was_seen_whole(tiny_lm: FrozenLM, monkeypatch: pytest.Monk
 
 def test_a_light_head_is_not_worth_it(tiny_lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = _predictions(monkeypatch)
-    run_cram(tiny_lm, HARD, CramConfig(num_mem=6, steps=150, growth=0, margin=0.1))
+    run_cram(tiny_lm, HARD, CramConfig(num_mem=8, steps=200, growth=0, margin=0.1))
     assert not any(seen)
 
 
