@@ -11,6 +11,7 @@ import dataclasses
 import json
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import read_books
 from cramdemo.plots import capacity_figure, training_svg
 from cramdemo.space import FLAVOURS, check_name, push_space, write_space
-from cramdemo.vectors import describe, load, save
+from cramdemo.vectors import MemVectors, describe, load, save
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_NOT_LOSSLESS = 0, 2, 3
 SUFFIX = ".safetensors"
@@ -44,6 +45,20 @@ _DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: all GPUs and main memory togeth
 MODEL_HELP = "name from `models`, folder, or hub id as owner/name"
 MODEL_COLUMNS = ("model", "size", "width", "layers", "context", "licence", "gated", "cramming", "progressive")
 FIGURES = {"capacity": capacity_figure}  # of benchmarks that have one
+
+
+class CutOffError(CramError):
+    """A run that broke off, and what is left of it.
+
+    Attributes:
+        best: the best vectors that it had reported, not verified.
+    """
+
+    def __init__(self, error: Exception, best: MemVectors) -> None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+        super().__init__(str(error) if isinstance(error, CramError) else f"The run broke off: {place}.")
+        self.best = best
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,11 +208,19 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     lm = _load(arguments.model, device=arguments.device, precision=arguments.precision or "auto")
     _tell_precision(lm)
     config = CramConfig.for_model(lm, **settings)
-    with _interrupt_flag() as interrupted:
-        if search:
-            result, trials = _watch_search(fewest(lm, text, config, stop=interrupted), config.steps)
-        else:
-            result, trials = _watch(cram(lm, text, config, stop=interrupted), config.steps), ()
+    try:
+        with _interrupt_flag() as interrupted:
+            if search:
+                result, trials = _watch_search(fewest(lm, text, config, stop=interrupted), config.steps)
+            else:
+                result, trials = _watch(cram(lm, text, config, stop=interrupted), config.steps), ()
+    except CutOffError as cut:
+        save(cut.best, output)
+        print(
+            f"cramdemo: {cut} The best vectors so far are in {output.name}; nobody has decoded them yet.",
+            file=sys.stderr,
+        )
+        return EXIT_NOT_LOSSLESS
     save(result.vectors, output)
     if arguments.json:
         tried = {"trials": [dataclasses.asdict(trial) for trial in trials]} if search else {}
@@ -423,24 +446,55 @@ def _download_bar() -> Iterator[Callable[[Download], None]]:
 
 
 def _watch(items: Iterator[Progress | CramResult], steps: int) -> CramResult:
-    """Drive a run to its result, with a progress bar on a terminal."""
-    with tqdm(total=steps, unit="step", disable=None) as bar:
+    """Drive a run to its result, with a progress bar on a terminal.
+
+    Raises:
+        CutOffError: it broke off after it had vectors.
+    """
+    with tqdm(total=steps, unit="step", disable=None) as bar, _best_kept() as keep:
         for item in items:
             if isinstance(item, CramResult):
                 return item
+            keep(item.best)
             _show(bar, item)
     raise AssertionError("a run ends with a result")
 
 
 def _watch_search(states: Iterator[Search], steps: int) -> tuple[CramResult, tuple[Trial, ...]]:
-    """Drive a search to its result, with a progress bar for each K on a terminal."""
-    with tqdm(total=steps, unit="step", disable=None) as bar:
+    """Drive a search to its result, with a progress bar for each K on a terminal.
+
+    Raises:
+        CutOffError: it broke off after it had vectors.
+    """
+    with tqdm(total=steps, unit="step", disable=None) as bar, _best_kept() as keep:
         for state in states:
             if state.result is not None:
                 return state.result, state.trials
+            keep(state.kept or state.progress.best)
             bar.set_description_str(f"K = {state.config.num_mem}", refresh=False)
             _show(bar, state.progress)
     raise AssertionError("a search ends with a result")
+
+
+@contextmanager
+def _best_kept() -> Iterator[Callable[[MemVectors | None], None]]:
+    """An error inside takes along the vectors told last, if there are any.
+
+    Raises:
+        CutOffError: in place of that error.
+    """
+    best: MemVectors | None = None
+
+    def keep(found: MemVectors | None) -> None:
+        nonlocal best
+        best = found or best
+
+    try:
+        yield keep
+    except Exception as error:
+        if best is None:
+            raise
+        raise CutOffError(error, best) from error
 
 
 def _show(bar: tqdm[Any], item: Progress) -> None:

@@ -33,7 +33,7 @@ from cramdemo.metrics import (
 from cramdemo.models import FrozenLM
 from cramdemo.objective import boosted
 from cramdemo.optimiser import OPTIMISERS
-from cramdemo.placement import loop_device
+from cramdemo.placement import loop_device, memory_or, ran_out_of_memory
 from cramdemo.step import Scored, score
 from cramdemo.vectors import MemVectors, dtype_name, token_digest
 
@@ -243,7 +243,8 @@ def cram(
         TextError: at once, if the text is empty, too long, or not given back by the tokenizer.
         ConfigError: at once, if `init` is "encoder" and the model has none, the model was loaded in another
             precision than the config's, or `start` is not (K, d) finite numbers.
-        ModelError: while running, if there is not memory for a single step.
+        ModelError: while running, if there is not memory for a single step or to decode what was found, or the model
+            gives numbers that are not finite.
     """
     if isinstance(text_or_ids, str):
         check_characters(text_or_ids)
@@ -292,6 +293,7 @@ def judge(
 
     Raises:
         ModelMismatch: the vectors were made for another model.
+        ModelError: the model gives numbers that are not finite.
     """
     ids = torch.tensor([list(token_ids)], device=lm.device)  # (1, N)
     with torch.no_grad():
@@ -301,6 +303,8 @@ def judge(
         token_bits = cross_entropy_bits(logits, ids)[0].cpu()
         bare_bits = cross_entropy_bits(bare, ids[:, 1:])[0].cpu()
         bare_correct = correct_tokens(bare, ids[:, 1:])[0].cpu()
+    if not bool(torch.isfinite(token_bits).all()):
+        raise ModelError(_NO_NUMBERS.format(model=lm.name, dtype=dtype_name(lm.dtype)))
     checks = list(proof) or _verify(lm, vectors, token_ids)
     result = CramResult(
         vectors=vectors,
@@ -488,7 +492,9 @@ class _Run:
         while not reason:
             try:
                 scores = self._score_and_update()
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
                 if self.step == 0:
                     raise ModelError(_NO_MEMORY.format(model=self.lm.name)) from error
                 reason = "memory"
@@ -501,7 +507,9 @@ class _Run:
             self.step += not reason
             if reason == "solved" and not self._still_solved():
                 reason = ""
-        yield self._result(reason, started)
+        with memory_or(_NO_MEMORY_TO_JUDGE.format(model=self.lm.name)):
+            result = self._result(reason, started)
+        yield result
 
     @torch.no_grad()
     def _score_and_update(self) -> _Scores:
@@ -580,6 +588,8 @@ class _Run:
         if bool(self.done):
             return "solved"
         if not bool(torch.isfinite(scores.nats)):
+            if self.step == 0:
+                raise ModelError(_NO_NUMBERS.format(model=self.lm.name, dtype=dtype_name(self.stepper.dtype)))
             return "diverged"
         if self.trained < len(self.token_ids) and bool(scores.exact):
             self.trained = min(len(self.token_ids), self.trained + self.growth)
@@ -596,7 +606,8 @@ class _Run:
 
     def _still_solved(self) -> bool:
         """Decode what was found; if rounding undid it, ask for twice the margin and go on."""
-        self.proof = _verify(self.lm, self._vectors(self.best), self.token_ids)
+        with memory_or(_NO_MEMORY_TO_JUDGE.format(model=self.lm.name)):
+            self.proof = _verify(self.lm, self._vectors(self.best), self.token_ids)
         self.flops += _verification_flops(self.lm, self.config.num_mem, self.proof)
         if all(check.lossless for check in self.proof):
             return True
@@ -682,6 +693,12 @@ class _Run:
 
 
 _NO_MEMORY = "There is not enough memory for one step of {model}. Shorten the text, or pick a smaller model."
+_NO_MEMORY_TO_JUDGE = (
+    "There is not enough memory to decode what was found with {model}. Shorten the text, or pick a smaller model."
+)
+_NO_NUMBERS = (
+    "{model} gives numbers that are not finite for this text in {dtype}. Try another precision, or another model."
+)
 _FIGURES = ("accuracy", "min_margin", "h_lm_bits", "information_gain_bits", "token_gain")
 
 
@@ -710,7 +727,7 @@ class _Scores:
         correct = token_margins > 0
         total, smallest, exact = correct.sum(-1), token_margins.amin(-1), correct.all(-1)
         tie_break = torch.where(exact, 1 + smallest.double().clamp(min=0).atan(), torch.exp(-nats.double()))
-        rank = (total.double() + tie_break / 4).nan_to_num(nan=-math.inf)  # a diverged restart never leads
+        rank = torch.where(nats.isfinite(), total.double() + tie_break / 4, -math.inf)  # a diverged one never leads
         leader = rank.argmax()
         return _Scores(
             leader=leader,

@@ -19,11 +19,13 @@ from cramdemo.cram import CramResult, Progress, check_characters, cram, initial_
 from cramdemo.errors import ModelError
 from cramdemo.metrics import cross_entropy_bits
 from cramdemo.models import FrozenLM
+from cramdemo.placement import memory_or
 from cramdemo.vectors import MemVectors
 
 PATIENCE_SHARE = 1 / 30  # of a run's steps: a K that gains nothing for so long is given up
 LEAST_PATIENCE = 40
 LEAST_SECONDS = 0.1
+_NO_MEMORY = "There is not enough memory for more vectors with {model}. Shorten the text, or pick a smaller model."
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ class _Search:
         if not narrower:
             return config, None, 0
         ids = torch.tensor([self.ids], device=self.lm.device)
-        return config, *best_start(self.lm, ids, config, narrower[-1].vectors.mem)
+        with memory_or(_NO_MEMORY.format(model=self.lm.name)):
+            return config, *best_start(self.lm, ids, config, narrower[-1].vectors.mem)
 
     def _note(self, result: CramResult, flops: int) -> None:
         num_mem = result.vectors.num_mem

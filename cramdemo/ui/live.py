@@ -34,8 +34,8 @@ REASONS = {
     "seconds": "Time budget used",
     "patience": "No more tokens came right, the best vectors are kept",
     "stopped": "Stopped, the best vectors are kept",
-    "memory": "Out of memory, the best vectors are kept",
-    "diverged": "The numbers overflowed, the best vectors are kept",
+    "memory": "Out of memory, the best vectors are kept; shorten the text, or pick a smaller model",
+    "diverged": "The numbers overflowed, the best vectors are kept; take a smaller learning rate, or another seed",
 }
 
 
@@ -44,7 +44,7 @@ SEARCH_ENDS = {  # if what was found is lossless, and if not
     "most": ("", "Not even {k} holds the text, the best vectors are kept"),
     "stopped": ("Stopped: {k} is the fewest so far", "Stopped, the best vectors are kept"),
     "seconds": ("Time budget used: {k} is the fewest so far", "Time budget used, the best vectors are kept"),
-    "memory": ("Out of memory: {k} is the fewest so far", "Out of memory, the best vectors are kept"),
+    "memory": ("Out of memory: {k} is the fewest so far", REASONS["memory"]),
 }
 
 
