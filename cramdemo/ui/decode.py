@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from cramdemo.ui.live import loading_html, status_line
 from cramdemo.ui.login import visitor_token
 from cramdemo.ui.offer import check_can_run, offered
 from cramdemo.ui.pace import PACE
+from cramdemo.ui.results import put
 from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
 from cramdemo.ui.tokens import text_view
-from cramdemo.vectors import MemVectors, load, save, token_digest
+from cramdemo.vectors import MemVectors, load, to_bytes, token_digest
 
 TASK = "decode"
 NO_FACTS = (
@@ -293,15 +293,14 @@ def connect_stop(stop: gr.Button, task: str) -> None:
     stop.click(press, None, None, **QUICK)
 
 
-def lend(name: str) -> Iterator[str]:
-    """A file of the gallery as a component takes it. gradio copies the file before it is removed.
+def lend(name: str) -> str:
+    """A file of the gallery as a component takes it.
 
     Raises:
         VectorFileError: there is no such exhibit.
     """
     held = exhibit(name)
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        yield str(save(held.vectors, Path(folder) / f"{held.piece.name}.safetensors"))
+    return put(f"{held.piece.name}.safetensors", to_bytes(held.vectors))
 
 
 def tab(queue_limit: int | None) -> tuple[gr.File, Callable[[Any], None]]:

@@ -141,6 +141,7 @@ def _running(experiment: Experiment) -> Callable[..., Iterator[Values]]:
         yield last
         try:
             arguments = (*values, visitor_token(request))
+            experiment.check(*arguments)  # again: a program may come here without the check before
             for state in RUNNER.stream(experiment.run, *arguments, stop=flag, seconds=experiment.seconds):
                 if isinstance(state, Loading):
                     yield loading_html(state), *last[1:]
