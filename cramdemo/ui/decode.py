@@ -26,7 +26,7 @@ from cramdemo.ui.offer import check_can_run, offered
 from cramdemo.ui.pace import PACE
 from cramdemo.ui.results import put
 from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
-from cramdemo.ui.tokens import text_view
+from cramdemo.ui.tokens import text_view, visible
 from cramdemo.vectors import MemVectors, load, to_bytes, token_digest
 
 TASK = "decode"
@@ -160,7 +160,7 @@ def facts_html(vectors: MemVectors, size: int) -> str:
         ("Created with", vectors.created_with or "not said"),
     ]
     cells = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(value[:200])}</td></tr>" for name, value in rows
+        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(visible(value[:200]))}</td></tr>" for name, value in rows
     )
     return f'<div class="cd-panel cd-facts"><h3>What the file says</h3><table>{cells}</table></div>'
 

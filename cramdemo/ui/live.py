@@ -21,6 +21,7 @@ from cramdemo.settings import server_settings
 from cramdemo.ui.count import surprisal
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.shelf import SHELF, Loading
+from cramdemo.ui.tokens import visible
 from cramdemo.vectors import MemVectors, token_digest
 
 CURVE_POINTS = 5000  # at most so many are sent; a longer run sends every n-th step
@@ -350,7 +351,7 @@ def status_line(kind: str, head: str, cells: Sequence[tuple[str, str]] = (), sha
     bar = f'<div class="cd-bar"><i style="width:{100 * share:.1f}%"></i></div>' if cells else ""
     live = ' role="status"' if kind != "running" else ""  # ten times a second would drown a screen reader
     return (
-        f'<div class="cd-status" data-state="{kind}"><p class="cd-head"{live}>{escape(head)}</p>'
+        f'<div class="cd-status" data-state="{kind}"><p class="cd-head"{live}>{escape(visible(head))}</p>'
         f"{f'<dl>{figures}</dl>' if cells else ''}{bar}{more}</div>"
     )
 
