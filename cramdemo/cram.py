@@ -224,6 +224,7 @@ def cram(
     config: CramConfig | None = None,
     *,
     stop: Callable[[], bool] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
     start: Tensor | None = None,
 ) -> Iterator[Progress | CramResult]:
     """Optimise [mem] vectors for one text.
@@ -233,6 +234,8 @@ def cram(
         text_or_ids: the text, or its N ids.
         config: settings; None takes the defaults for this model.
         stop: asked after every look at the run; when it says True, the best so far becomes the result.
+        give_up: asked while the result is decoded, which `stop` does not cut short; when it says True, the run has no
+            result, and the last `Progress.best` is what is left of it.
         start: (K, d), finite, the vectors at step 0, which the result never falls behind: the whole text is trained
             at once. None for `initial_vectors`, as every restart but the first has.
 
@@ -243,8 +246,8 @@ def cram(
         TextError: at once, if the text is empty, too long, or not given back by the tokenizer.
         ConfigError: at once, if `init` is "encoder" and the model has none, the model was loaded in another
             precision than the config's, or `start` is not (K, d) finite numbers.
-        ModelError: while running, if there is not memory for a single step or to decode what was found, or the model
-            gives numbers that are not finite.
+        ModelError: while running, if there is not memory for a single step or to decode what was found, the model
+            gives numbers that are not finite, or decoding was given up.
     """
     if isinstance(text_or_ids, str):
         check_characters(text_or_ids)
@@ -256,7 +259,7 @@ def cram(
         raise TextError(f"The text holds ids outside the vocabulary of {lm.vocab_size:,} that {lm.name} has.")
     if start is not None:
         _check_start(lm, start, config.num_mem)
-    run = _Run(lm, token_ids, config, start)
+    run = _Run(lm, token_ids, config, start, give_up)
     return run.items(stop or (lambda: False))
 
 
@@ -277,6 +280,7 @@ def judge(
     started: float,
     flops: int = 0,
     proof: Sequence[Verification] = (),
+    give_up: Callable[[], bool] = lambda: False,
 ) -> CramResult:
     """Score vectors over all N tokens, decode them, and pack both with them: the end of every run.
 
@@ -290,10 +294,11 @@ def judge(
         started: when the run began, by `time.perf_counter`.
         flops: spent before.
         proof: checks of these very vectors, if there are any yet.
+        give_up: asked while they are decoded.
 
     Raises:
         ModelMismatch: the vectors were made for another model.
-        ModelError: the model gives numbers that are not finite.
+        ModelError: the model gives numbers that are not finite, or decoding was given up.
     """
     ids = torch.tensor([list(token_ids)], device=lm.device)  # (1, N)
     with torch.no_grad():
@@ -305,7 +310,7 @@ def judge(
         bare_correct = correct_tokens(bare, ids[:, 1:])[0].cpu()
     if not bool(torch.isfinite(token_bits).all()):
         raise ModelError(_NO_NUMBERS.format(model=lm.name, dtype=dtype_name(lm.dtype)))
-    checks = list(proof) or _verify(lm, vectors, token_ids)
+    checks = list(proof) or _verify(lm, vectors, token_ids, give_up)
     result = CramResult(
         vectors=vectors,
         token_ids=list(token_ids),
@@ -326,12 +331,14 @@ def judge(
     return dataclasses.replace(result, vectors=_with_figures(vectors, result))
 
 
-def _verify(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int]) -> list[Verification]:
+def _verify(
+    lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int], give_up: Callable[[], bool]
+) -> list[Verification]:
     """Decode in the model's own dtype, and on a CPU in float32 in any case."""
     judges = [lm]
     if lm.device.type == "cpu" and lm.dtype != torch.float32 and not lm.dispatched:
         judges.append(lm.in_float32())
-    return [verify(each, vectors, token_ids) for each in judges]
+    return [verify(each, vectors, token_ids, give_up=give_up) for each in judges]
 
 
 def _verification_flops(lm: FrozenLM, num_mem: int, checks: Sequence[Verification]) -> int:
@@ -451,12 +458,19 @@ class _Run:
     R restarts of the same text run as one batch; what is shown and kept is always the leading one.
     """
 
-    def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig, start: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        lm: FrozenLM,
+        token_ids: list[int],
+        config: CramConfig,
+        start: Tensor | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         assert config.learning_rate is not None and config.growth is not None
         assert config.margin is not None and config.temperature is not None and config.boost is not None
         assert config.optimizer is not None
         self.growth, self.temperature, self.boost = config.growth, config.temperature, config.boost
-        self.lm, self.config, self.token_ids = lm, config, token_ids
+        self.lm, self.config, self.token_ids, self.give_up = lm, config, token_ids, give_up
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         place = loop_device(lm.device)
@@ -607,7 +621,7 @@ class _Run:
     def _still_solved(self) -> bool:
         """Decode what was found; if rounding undid it, ask for twice the margin and go on."""
         with memory_or(_NO_MEMORY_TO_JUDGE.format(model=self.lm.name)):
-            self.proof = _verify(self.lm, self._vectors(self.best), self.token_ids)
+            self.proof = _verify(self.lm, self._vectors(self.best), self.token_ids, self.give_up)
         self.flops += _verification_flops(self.lm, self.config.num_mem, self.proof)
         if all(check.lossless for check in self.proof):
             return True
@@ -689,6 +703,7 @@ class _Run:
             started=started,
             flops=self.flops,
             proof=self.proof,
+            give_up=self.give_up,
         )
 
 

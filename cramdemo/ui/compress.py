@@ -23,7 +23,7 @@ from cramdemo.ui.card import Suggestions, blank_html, card_html, suggestions, un
 from cramdemo.ui.chart import BLANK
 from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves, curves_value
-from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED, move_focus
+from cramdemo.ui.experiment import QUEUE, QUEUED, QUICK, STREAMED, move_focus
 from cramdemo.ui.follow import follow
 from cramdemo.ui.history import Run, history, remembered, run_of
 from cramdemo.ui.links import COPY_SCRIPT, MOST_CHARACTERS, linked, query_of
@@ -627,7 +627,8 @@ def _connect_run(
         [parts[name] for name in ("status", "curve", "tokens", "card", "outcome")],
         concurrency_limit=queue_limit,
         concurrency_id=QUEUE,
-        **STREAMED,
+        show_progress_on=parts["status"],
+        **QUEUED,
     )
     ended = ran.then(
         finish,

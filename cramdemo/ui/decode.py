@@ -18,7 +18,7 @@ from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
 from cramdemo.gallery import exhibit
 from cramdemo.models import FrozenLM
-from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED
+from cramdemo.ui.experiment import QUEUE, QUEUED, QUICK
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
 from cramdemo.ui.live import loading_html, status_line
 from cramdemo.ui.login import visitor_token
@@ -279,7 +279,8 @@ def connect_decoding(
         concurrency_limit=queue_limit,
         concurrency_id=QUEUE,
         trigger_mode="multiple",
-        **STREAMED,
+        show_progress_on=outputs[-1],
+        **QUEUED,
     )
     ran.then(end, None, stop, trigger_mode="multiple", **QUICK)
 

@@ -7,6 +7,7 @@ import base64
 import importlib
 import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from cramdemo import FrozenLM, decode
 from cramdemo.cli import main
 from cramdemo.ui import api, capacity, geometry, laws, race, size
-from cramdemo.ui.compress import NOTHING, Outcome, Shown, begin, run
+from cramdemo.ui.compress import NOTHING, Outcome, Shown, begin, run, stop
 from cramdemo.ui.decode import decode_file
 from cramdemo.ui.experiment import Experiment, _running
 from cramdemo.ui.jobs import NO_MEMORY
@@ -230,6 +231,30 @@ def test_a_decoding_that_goes_wrong_is_a_sentence(  # noqa: PLR0917
     assert warnings_shown == [sentence]
     *_, last = decode_file(str(path), request_of)
     assert last[1] == SOLVABLE
+
+
+@pytest.mark.usefixtures("right_for_the_next")
+@pytest.mark.parametrize("search", [False, True], ids=["K", "fewest"])
+def test_stop_while_the_result_is_decoded_does_not_wait_for_its_end(
+    request_of: Any, monkeypatch: pytest.MonkeyPatch, search: bool
+) -> None:
+    """Decoding a long text may take minutes, and others wait."""
+    real, tokens = DECODING._next_logits, []
+
+    def slow(*arguments: Any) -> Any:
+        tokens.append(stop(request_of))
+        time.sleep(0.05)
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DECODING, "_next_logits", slow)
+        patch.setattr("cramdemo.ui.live.STOPPED_SECONDS", 0.15)
+        status, _, _, card, outcome = on_the_page(request_of, SOLVABLE, 500, search=search)
+    assert "Stopped" in status
+    if search and not tokens[4:]:  # the first K decodes no token right
+        return
+    assert 3 <= len(tokens) < 9 and "NOT VERIFIED" in card and "lossless" not in (status + card).lower()
+    assert from_bytes(outcome.data).verified == []
 
 
 TABS = {  # the values of their widgets, and after how many forward passes it goes wrong
