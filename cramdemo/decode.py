@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cramdemo.errors import GivenUpError, ModelMismatch
+from cramdemo.errors import ModelError, ModelMismatch
 from cramdemo.metrics import margins
 from cramdemo.models import FrozenLM
 from cramdemo.vectors import MemVectors, dtype_name, from_bytes, to_bytes, token_digest
 
+GIVEN_UP = "Stopped before the vectors were decoded to their end."
 _CACHES = ("past_key_values", "cache_params")  # a model that is handed the other one's name reads on without a past
 
 
@@ -120,7 +121,7 @@ def verify(
         give_up: asked at each token; when it says True, nothing is known.
 
     Raises:
-        GivenUpError: it was given up.
+        ModelError: it was given up, as `GIVEN_UP` says.
         ModelMismatch: the vectors were made for another model.
         VectorFileError: the vectors cannot be written.
     """
@@ -151,7 +152,7 @@ def greedy_prefix(
         0 to N, and 0.0 if it is 0.
 
     Raises:
-        GivenUpError: it was given up.
+        ModelError: it was given up, as `GIVEN_UP` says.
     """
     right = torch.tensor(token_ids, device=lm.device)
     correct, smallest = 0, float("inf")
@@ -159,7 +160,7 @@ def greedy_prefix(
         if int(logits[0].argmax()) != token_ids[position]:
             break
         if give_up():
-            raise GivenUpError("Stopped before the vectors were decoded to their end.")
+            raise ModelError(GIVEN_UP)
         smallest = min(smallest, float(margins(logits[None], right[None, position, None])))
         correct += 1
     return correct, smallest if correct else 0.0

@@ -4,7 +4,6 @@ CramError
 |- TextError         the text cannot be crammed as given: empty, too long, not UTF-8, changed by the tokenizer
 |- ConfigError       a setting is out of its range
 |- ModelError        a model cannot be found, loaded or run
-|  `- GivenUpError   who started a run would not wait for its result to be decoded
 |- ModelMismatch     the vectors were made for another model or tokenizer
 `- VectorFileError   a vector file is damaged, not one of ours, or newer than this program
 """
@@ -24,10 +23,6 @@ class ConfigError(CramError):
 
 class ModelError(CramError):
     """A model cannot be found, loaded or run."""
-
-
-class GivenUpError(ModelError):
-    """Who started a run would not wait for its result to be decoded."""
 
 
 class ModelMismatch(CramError):  # noqa: N818 (the name stands in the design and reads well)
