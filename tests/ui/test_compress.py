@@ -10,6 +10,7 @@ from cramdemo.catalogue import MODELS
 from cramdemo.config import PRESETS, CramConfig
 from cramdemo.errors import ConfigError
 from cramdemo.ui import compress as module
+from cramdemo.ui import shelf
 from cramdemo.ui.card import Suggestions
 from cramdemo.ui.compress import (
     MOST_ASKS,
@@ -180,6 +181,13 @@ def test_what_cannot_run_is_refused_before_anything_is_cleared(tiny, request_of,
     with pytest.raises(gr.Error) as caught:
         next(stream)
     assert sentence in caught.value.message.replace("&#x27;", "'")
+
+
+def test_who_comes_to_a_run_past_its_check_is_refused_there(request_of, warnings_shown, monkeypatch):
+    monkeypatch.setattr(shelf, "load_model", None)
+    settings = ("x", "meta-llama/Llama-3.1-8B", 1, False, "fast", 10, 0, 0.1, 1.0, 0, "auto", "auto")
+    *_, last = run(request_of, *settings)
+    assert "Llama-3.1-8B cannot run here." in last[0]
 
 
 def test_finish_offers_the_file():
