@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 import tempfile
+import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -49,6 +50,20 @@ _DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: all GPUs and main memory togeth
 MODEL_HELP = "name from `models`, folder, or hub id as owner/name"
 MODEL_COLUMNS = ("model", "size", "width", "layers", "context", "licence", "gated", "cramming", "progressive")
 FIGURES = {"capacity": capacity_figure}  # of benchmarks that have one
+
+
+class CutOffError(CramError):
+    """A run that broke off, and what is left of it.
+
+    Attributes:
+        best: the best vectors that it had reported, not verified.
+    """
+
+    def __init__(self, error: Exception, best: MemVectors) -> None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+        super().__init__(str(error) if isinstance(error, CramError) else f"The run broke off: {place}.")
+        self.best = best
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -217,12 +232,15 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     _tell_precision(lm)
     config = CramConfig.for_model(lm, **settings)
     run: Iterator[Progress | CramResult] = iter(())
-    with _interrupt_flag() as interrupted:
-        if search:
-            result, trials = _watch_search(fewest(lm, text, config, stop=interrupted), config.steps)
-        else:
-            run = cram(lm, text, config, stop=interrupted, checkpoint=arguments.checkpoint)
-            result, trials = _watch(run, config.steps), ()
+    try:
+        with _interrupt_flag() as interrupted:
+            if search:
+                result, trials = _watch_search(fewest(lm, text, config, stop=interrupted), config.steps)
+            else:
+                run = cram(lm, text, config, stop=interrupted, checkpoint=arguments.checkpoint)
+                result, trials = _watch(run, config.steps), ()
+    except CutOffError as cut:
+        return _keep_cut_off(cut, output)
     kept, trouble = _keep(result.vectors, output)
     if kept:
         next(run, None)  # the vectors are safe: now its checkpoints may go
@@ -245,6 +263,20 @@ def _check_checkpoint(folder: Path, *, search: bool) -> None:
             "leave --checkpoint out."
         )
     check_folder(folder)
+
+
+def _keep_cut_off(cut: CutOffError, output: Path) -> int:
+    """The best vectors of a run that broke off, where it was asked for or wherever they can be."""
+    kept, trouble = _keep(cut.best, output)
+    if trouble:
+        print(f"cramdemo: {trouble}", file=sys.stderr)
+    if kept:
+        print(
+            f"cramdemo: {cut} The best vectors so far are in {kept.name}; nobody has decoded them yet.", file=sys.stderr
+        )
+    else:
+        print(b64encode(to_bytes(cut.best)).decode("ascii"))
+    return EXIT_NOT_LOSSLESS
 
 
 def _keep(vectors: MemVectors, output: Path) -> tuple[Path | None, str]:
@@ -514,26 +546,57 @@ def _download_bar() -> Iterator[Callable[[Download], None]]:
 
 
 def _watch(items: Iterator[Progress | CramResult], steps: int) -> CramResult:
-    """Drive a run to its result, with a progress bar on a terminal."""
-    with tqdm(total=steps, unit="step", disable=None) as bar:
+    """Drive a run to its result, with a progress bar on a terminal.
+
+    Raises:
+        CutOffError: it broke off after it had vectors.
+    """
+    with tqdm(total=steps, unit="step", disable=None) as bar, _best_kept() as keep:
         for item in items:
             if isinstance(item, CramResult):
                 return item
             if item.notice:
                 tqdm.write(f"cramdemo: {item.notice}", file=sys.stderr)
+            keep(item.best)
             _show(bar, item)
     raise AssertionError("a run ends with a result")
 
 
 def _watch_search(states: Iterator[Search], steps: int) -> tuple[CramResult, tuple[Trial, ...]]:
-    """Drive a search to its result, with a progress bar for each K on a terminal."""
-    with tqdm(total=steps, unit="step", disable=None) as bar:
+    """Drive a search to its result, with a progress bar for each K on a terminal.
+
+    Raises:
+        CutOffError: it broke off after it had vectors.
+    """
+    with tqdm(total=steps, unit="step", disable=None) as bar, _best_kept() as keep:
         for state in states:
             if state.result is not None:
                 return state.result, state.trials
+            keep(state.kept or state.progress.best)
             bar.set_description_str(f"K = {state.config.num_mem}", refresh=False)
             _show(bar, state.progress)
     raise AssertionError("a search ends with a result")
+
+
+@contextmanager
+def _best_kept() -> Iterator[Callable[[MemVectors | None], None]]:
+    """An error inside takes along the vectors told last, if there are any.
+
+    Raises:
+        CutOffError: in place of that error.
+    """
+    best: MemVectors | None = None
+
+    def keep(found: MemVectors | None) -> None:
+        nonlocal best
+        best = found or best
+
+    try:
+        yield keep
+    except Exception as error:
+        if best is None:
+            raise
+        raise CutOffError(error, best) from error
 
 
 def _show(bar: tqdm[Any], item: Progress) -> None:

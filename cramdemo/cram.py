@@ -35,7 +35,7 @@ from cramdemo.metrics import (
 from cramdemo.models import FrozenLM
 from cramdemo.objective import boosted
 from cramdemo.optimiser import OPTIMISERS, Optimiser
-from cramdemo.placement import loop_device
+from cramdemo.placement import loop_device, memory_or, ran_out_of_memory
 from cramdemo.record import Best, Curve, Seen
 from cramdemo.resume import Checkpoints, State
 from cramdemo.step import score
@@ -230,6 +230,7 @@ def cram(
     config: CramConfig | None = None,
     *,
     stop: Callable[[], bool] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
     start: Tensor | None = None,
     checkpoint: str | Path | None = None,
 ) -> Iterator[Progress | CramResult]:
@@ -240,6 +241,8 @@ def cram(
         text_or_ids: the text, or its N ids.
         config: settings; None takes the defaults for this model.
         stop: asked after every look at the run; when it says True, the best so far becomes the result.
+        give_up: asked while the result is decoded, which `stop` does not cut short; when it says True, the run has no
+            result, and the last `Progress.best` is what is left of it.
         start: (K, d), finite, the vectors at step 0, which the result never falls behind: the whole text is trained
             at once. None for `initial_vectors`, as every restart but the first has.
         checkpoint: a folder for this run alone, made if it is not there. A run that was killed, or stopped, goes on
@@ -255,7 +258,8 @@ def cram(
         ConfigError: at once, if `init` is "encoder" and the model has none, the model was loaded in another
             precision than the config's, `start` is not (K, d) finite numbers, the folder for checkpoints cannot be
             written, or holds those of another run.
-        ModelError: while running, if there is not memory for a single step.
+        ModelError: while running, if there is not memory for a single step or to decode what was found, the model
+            gives numbers that are not finite, or decoding was given up.
     """
     if isinstance(text_or_ids, str):
         check_characters(text_or_ids)
@@ -267,7 +271,7 @@ def cram(
         raise TextError(f"The text holds ids outside the vocabulary of {lm.vocab_size:,} that {lm.name} has.")
     if start is not None:
         _check_start(lm, start, config.num_mem)
-    run = _Run(lm, token_ids, config, start)
+    run = _Run(lm, token_ids, config, start, give_up)
     checkpoints = None
     if checkpoint is not None:
         checkpoints = Checkpoints(Path(checkpoint), run.identity())
@@ -292,6 +296,7 @@ def judge(
     started: float,
     flops: int = 0,
     proof: Sequence[Verification] = (),
+    give_up: Callable[[], bool] = lambda: False,
 ) -> CramResult:
     """Score vectors over all N tokens, decode them, and pack both with them: the end of every run.
 
@@ -305,9 +310,11 @@ def judge(
         started: when the run began, by `time.perf_counter`.
         flops: spent before.
         proof: checks of these very vectors, if there are any yet.
+        give_up: asked while they are decoded.
 
     Raises:
         ModelMismatch: the vectors were made for another model.
+        ModelError: the model gives numbers that are not finite, or decoding was given up.
     """
     ids = torch.tensor([list(token_ids)], device=lm.device)  # (1, N)
     with torch.no_grad():
@@ -317,7 +324,9 @@ def judge(
         token_bits = cross_entropy_bits(logits, ids)[0].cpu()
         bare_bits = cross_entropy_bits(bare, ids[:, 1:])[0].cpu()
         bare_correct = correct_tokens(bare, ids[:, 1:])[0].cpu()
-    checks = list(proof) or _verify(lm, vectors, token_ids)
+    if not bool(torch.isfinite(token_bits).all()):
+        raise ModelError(_NO_NUMBERS.format(model=lm.name, dtype=dtype_name(lm.dtype)))
+    checks = list(proof) or _verify(lm, vectors, token_ids, give_up)
     result = CramResult(
         vectors=vectors,
         token_ids=list(token_ids),
@@ -338,12 +347,14 @@ def judge(
     return dataclasses.replace(result, vectors=_with_figures(vectors, result))
 
 
-def _verify(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int]) -> list[Verification]:
+def _verify(
+    lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int], give_up: Callable[[], bool]
+) -> list[Verification]:
     """Decode in the model's own dtype, and on a CPU in float32 in any case."""
     judges = [lm]
     if lm.device.type == "cpu" and lm.dtype != torch.float32 and not lm.dispatched:
         judges.append(lm.in_float32())
-    return [verify(each, vectors, token_ids) for each in judges]
+    return [verify(each, vectors, token_ids, give_up=give_up) for each in judges]
 
 
 def _verification_flops(lm: FrozenLM, num_mem: int, checks: Sequence[Verification]) -> int:
@@ -463,12 +474,19 @@ class _Run:
     R restarts of the same text run as one batch; what is shown and kept is always the leading one.
     """
 
-    def __init__(self, lm: FrozenLM, token_ids: list[int], config: CramConfig, start: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        lm: FrozenLM,
+        token_ids: list[int],
+        config: CramConfig,
+        start: Tensor | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         assert config.learning_rate is not None and config.growth is not None
         assert config.margin is not None and config.temperature is not None and config.boost is not None
         assert config.optimizer is not None
         self.growth, self.temperature, self.boost = config.growth, config.temperature, config.boost
-        self.lm, self.config, self.token_ids = lm, config, token_ids
+        self.lm, self.config, self.token_ids, self.give_up = lm, config, token_ids, give_up
         self.stepper = lm.for_steps()
         self.ids = torch.tensor([token_ids], device=lm.device)  # (1, N)
         place = loop_device(lm.device)
@@ -503,7 +521,9 @@ class _Run:
         while not reason:
             try:
                 scores = self._score_and_update()
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
                 if self.step == 0:
                     raise ModelError(_NO_MEMORY.format(model=self.lm.name)) from error
                 reason = "memory"
@@ -518,7 +538,9 @@ class _Run:
             self.step += not reason
             if reason == "solved" and not self._still_solved():
                 reason = ""
-        yield self._result(reason, started)
+        with memory_or(_NO_MEMORY_TO_JUDGE.format(model=self.lm.name)):
+            result = self._result(reason, started)
+        yield result
         if checkpoints and reason not in UNFINISHED:
             checkpoints.remove()
 
@@ -648,6 +670,8 @@ class _Run:
         if bool(self.done):
             return "solved"
         if not bool(torch.isfinite(scores.nats)):
+            if self.step == 0:
+                raise ModelError(_NO_NUMBERS.format(model=self.lm.name, dtype=dtype_name(self.stepper.dtype)))
             return "diverged"
         if self.trained < len(self.token_ids) and bool(scores.exact):
             self.trained = min(len(self.token_ids), self.trained + self.growth)
@@ -664,7 +688,8 @@ class _Run:
 
     def _still_solved(self) -> bool:
         """Decode what was found; if rounding undid it, ask for twice the margin and go on."""
-        self.proof = _verify(self.lm, self._vectors(self.best.mem), self.token_ids)
+        with memory_or(_NO_MEMORY_TO_JUDGE.format(model=self.lm.name)):
+            self.proof = _verify(self.lm, self._vectors(self.best.mem), self.token_ids, self.give_up)
         self.flops += _verification_flops(self.lm, self.config.num_mem, self.proof)
         if all(check.lossless for check in self.proof):
             return True
@@ -746,6 +771,7 @@ class _Run:
             started=started,
             flops=self.flops,
             proof=self.proof,
+            give_up=self.give_up,
         )
 
 
@@ -754,6 +780,12 @@ def _within(whole: Tensor, low: float, high: float) -> bool:
 
 
 _NO_MEMORY = "There is not enough memory for one step of {model}. Shorten the text, or pick a smaller model."
+_NO_MEMORY_TO_JUDGE = (
+    "There is not enough memory to decode what was found with {model}. Shorten the text, or pick a smaller model."
+)
+_NO_NUMBERS = (
+    "{model} gives numbers that are not finite for this text in {dtype}. Try another precision, or another model."
+)
 _FIGURES = ("accuracy", "min_margin", "h_lm_bits", "information_gain_bits", "token_gain")
 
 
@@ -782,7 +814,7 @@ class _Scores:
         correct = token_margins > 0
         total, smallest, exact = correct.sum(-1), token_margins.amin(-1), correct.all(-1)
         tie_break = torch.where(exact, 1 + smallest.double().clamp(min=0).atan(), torch.exp(-nats.double()))
-        rank = (total.double() + tie_break / 4).nan_to_num(nan=-math.inf)  # a diverged restart never leads
+        rank = torch.where(nats.isfinite(), total.double() + tie_break / 4, -math.inf)  # a diverged one never leads
         leader = rank.argmax()
         return _Scores(
             leader=leader,

@@ -7,18 +7,19 @@ values, or the state of a model without attention.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cramdemo.errors import ModelMismatch
+from cramdemo.errors import ModelError, ModelMismatch
 from cramdemo.metrics import margins
 from cramdemo.models import FrozenLM
 from cramdemo.vectors import MemVectors, dtype_name, from_bytes, to_bytes, token_digest
 
+GIVEN_UP = "Stopped before the vectors were decoded to their end."
 _CACHES = ("past_key_values", "cache_params")  # a model that is handed the other one's name reads on without a past
 
 
@@ -108,19 +109,25 @@ def decode(lm: FrozenLM, vectors: MemVectors) -> Decoded:
     return Decoded(lm.detokenize(token_ids), token_ids, token_digest(token_ids) == vectors.token_sha256)
 
 
-def verify(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int]) -> Verification:
+def verify(
+    lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int], *, give_up: Callable[[], bool] = lambda: False
+) -> Verification:
     """Decode the vectors as their file will hold them, and compare every id with the text's.
 
     The vectors are written to bytes and read back first, so what is judged is what is downloaded. Decoding
     stops at the first wrong token.
 
+    Args:
+        give_up: asked at each token; when it says True, nothing is known.
+
     Raises:
+        ModelError: it was given up, as `GIVEN_UP` says.
         ModelMismatch: the vectors were made for another model.
         VectorFileError: the vectors cannot be written.
     """
     stored = from_bytes(to_bytes(vectors))
     check_model(lm, stored)
-    correct, smallest = greedy_prefix(lm, stored.mem, token_ids)
+    correct, smallest = greedy_prefix(lm, stored.mem, token_ids, give_up)
     return Verification(
         device=lm.device.type,
         dtype=dtype_name(lm.dtype),
@@ -131,21 +138,29 @@ def verify(lm: FrozenLM, vectors: MemVectors, token_ids: Sequence[int]) -> Verif
     )
 
 
-def greedy_prefix(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> tuple[int, float]:
+def greedy_prefix(
+    lm: FrozenLM, mem: Tensor, token_ids: Sequence[int], give_up: Callable[[], bool] = lambda: False
+) -> tuple[int, float]:
     """How many leading tokens greedy reconstruction gets right, and the smallest logit margin among them.
 
     Args:
         mem: (K, d).
         token_ids: the text's N ids; decoding stops at the first wrong one.
+        give_up: asked at each token.
 
     Returns:
         0 to N, and 0.0 if it is 0.
+
+    Raises:
+        ModelError: it was given up, as `GIVEN_UP` says.
     """
     right = torch.tensor(token_ids, device=lm.device)
     correct, smallest = 0, float("inf")
     for position, logits in enumerate(_greedy(lm, mem[None], len(token_ids))):
         if int(logits[0].argmax()) != token_ids[position]:
             break
+        if give_up():
+            raise ModelError(GIVEN_UP)
         smallest = min(smallest, float(margins(logits[None], right[None, position, None])))
         correct += 1
     return correct, smallest if correct else 0.0

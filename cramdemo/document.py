@@ -22,6 +22,7 @@ from cramdemo.decode import greedy_side_by_side
 from cramdemo.errors import ModelError
 from cramdemo.models import FrozenLM
 from cramdemo.packing import FIRST_TOKENS, Batch, Held
+from cramdemo.placement import ran_out_of_memory
 
 ROWS = 16  # of the batch, on a CPU as on a GPU; more wait longer for the last one
 LEAST_LANE = 2  # times a segment's first tokens; shorter stretches are not worth parting
@@ -168,7 +169,9 @@ class _Document:
             try:
                 self._fill()
                 reason = self._advance(stop)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
                 if not self.segments:
                     raise ModelError(
                         f"There is not enough memory for {self.lm.name} and a batch of segments. "

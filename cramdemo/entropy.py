@@ -26,7 +26,7 @@ from cramdemo.errors import ModelError, TextError
 from cramdemo.metrics import CAPACITY_ACCURACY, cross_entropy_bits
 from cramdemo.models import FrozenLM
 from cramdemo.optimiser import OPTIMISERS
-from cramdemo.placement import loop_device
+from cramdemo.placement import loop_device, memory_or
 from cramdemo.step import score
 from cramdemo.vectors import dtype_name
 from cramdemo.words import random_words
@@ -253,7 +253,7 @@ def _measure(lm: FrozenLM, texts: Sequence[Text], config: CramConfig, stop: Call
     started = time.perf_counter()
     shown, limit = -math.inf, config.seconds or math.inf
     in_groups = sorted(range(len(texts)), key=lambda i: len(texts[i].token_ids))
-    try:
+    with memory_or(_NO_MEMORY.format(model=lm.name)):
         groups = [
             _Group(lm, [texts[i] for i in numbers], config)
             for _, numbers in groupby(in_groups, key=lambda i: len(texts[i].token_ids))
@@ -269,8 +269,6 @@ def _measure(lm: FrozenLM, texts: Sequence[Text], config: CramConfig, stop: Call
                 yield Measured(points, step, config.steps, _capacity(points), seconds, stage or "training")
             if stage:
                 return
-    except torch.OutOfMemoryError as error:
-        raise ModelError(_NO_MEMORY.format(model=lm.name)) from error
 
 
 def _capacity(points: Sequence[Point]) -> float | None:

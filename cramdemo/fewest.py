@@ -19,11 +19,13 @@ from cramdemo.cram import CramResult, Progress, check_characters, cram, initial_
 from cramdemo.errors import ModelError
 from cramdemo.metrics import cross_entropy_bits
 from cramdemo.models import FrozenLM
+from cramdemo.placement import memory_or
 from cramdemo.vectors import MemVectors
 
 PATIENCE_SHARE = 1 / 30  # of a run's steps: a K that gains nothing for so long is given up
 LEAST_PATIENCE = 40
 LEAST_SECONDS = 0.1
+_NO_MEMORY = "There is not enough memory for more vectors with {model}. Shorten the text, or pick a smaller model."
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def fewest(
     *,
     most: int = MAX_NUM_MEM,
     stop: Callable[[], bool] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[Search]:
     """Find the fewest memory tokens for one text.
 
@@ -87,6 +90,7 @@ def fewest(
         config: settings of each run, but for K; its `seconds` are for the whole search. None takes this model's.
         most: K to go up to.
         stop: asked after every look at a run; when it says True, the search ends with what it has.
+        give_up: as `cram` has it.
 
     Yields:
         States, at most some ten a second; the last has a result.
@@ -100,7 +104,8 @@ def fewest(
     config = (config or CramConfig()).filled(lm)
     patience = config.patience or max(LEAST_PATIENCE, round(config.steps * PATIENCE_SHARE))
     most = max(1, min(most, lm.max_tokens(len(ids))))  # K and N share the context
-    yield from _Search(lm, ids, dataclasses.replace(config, patience=patience), most).states(stop or (lambda: False))
+    search = _Search(lm, ids, dataclasses.replace(config, patience=patience), most, give_up)
+    yield from search.states(stop or (lambda: False))
 
 
 def next_num_mem(failed: int, lossless: int | None, most: int) -> int | None:
@@ -156,8 +161,10 @@ def _cost(lm: FrozenLM, mem: Tensor, ids: Tensor) -> float:
 class _Search:
     """What a search knows: the results so far, and between which K the answer lies."""
 
-    def __init__(self, lm: FrozenLM, ids: list[int], config: CramConfig, most: int) -> None:
-        self.lm, self.ids, self.config, self.most = lm, ids, config, most
+    def __init__(
+        self, lm: FrozenLM, ids: list[int], config: CramConfig, most: int, give_up: Callable[[], bool]
+    ) -> None:
+        self.lm, self.ids, self.config, self.most, self.give_up = lm, ids, config, most, give_up
         self.trials: list[Trial] = []
         self.results: list[CramResult] = []
         self.failed = 0  # the largest K that was not lossless
@@ -176,7 +183,7 @@ class _Search:
             except ModelError:
                 if not self.results:
                     raise
-                ended = "memory"  # for so many vectors; what was found before is there
+                ended = "stopped" if stop() else "memory"  # for so many vectors; what was found before is there
                 break
             num_mem = next_num_mem(self.failed, self.lossless, self.most)
             ended = self._why_not_on(stop)
@@ -191,7 +198,7 @@ class _Search:
         """One run; its result is noted."""
         config, start, flops = self._prepared(num_mem)
         kept = max(self.results, key=_merit).vectors if self.lossless else None
-        for item in cram(self.lm, self.ids, config, stop=stop, start=start):
+        for item in cram(self.lm, self.ids, config, stop=stop, give_up=self.give_up, start=start):
             if isinstance(item, Progress):
                 yield Search(tuple(self.trials), config, item, kept)
             else:
@@ -207,7 +214,8 @@ class _Search:
         if not narrower:
             return config, None, 0
         ids = torch.tensor([self.ids], device=self.lm.device)
-        return config, *best_start(self.lm, ids, config, narrower[-1].vectors.mem)
+        with memory_or(_NO_MEMORY.format(model=self.lm.name)):
+            return config, *best_start(self.lm, ids, config, narrower[-1].vectors.mem)
 
     def _note(self, result: CramResult, flops: int) -> None:
         num_mem = result.vectors.num_mem

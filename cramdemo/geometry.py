@@ -20,12 +20,12 @@ from torch import Tensor
 from cramdemo.config import CramConfig
 from cramdemo.cram import check_characters, check_length, initial_vectors, learning_rate
 from cramdemo.decode import greedy_prefix
-from cramdemo.errors import ModelError, TextError
+from cramdemo.errors import TextError
 from cramdemo.metrics import correct_tokens
 from cramdemo.models import FrozenLM
 from cramdemo.objective import LOGIT_BYTES, boosted
 from cramdemo.optimiser import OPTIMISERS
-from cramdemo.placement import loop_device
+from cramdemo.placement import loop_device, memory_or
 from cramdemo.step import Scored, score
 
 NUM_SEEDS = 3  # as many as span a plane
@@ -463,13 +463,11 @@ def _explore(runs: _Descent, stop: Callable[[], bool]) -> Iterator[Findings]:
         solved=(0,) * NUM_SEEDS,
         reads_mem=runs.lm.encoder is not None,
     )
-    try:
+    with memory_or(_NO_MEMORY.format(model=runs.lm.name)):
         for look in (_train, _look_at_vectors, _walk_lines, _survey):
             known = yield from _told(look(runs, known, stop), known)
             if stop():
                 break
-    except torch.OutOfMemoryError as error:
-        raise ModelError(_NO_MEMORY.format(model=runs.lm.name)) from error
     yield dataclasses.replace(known, stage="stopped" if stop() and not _is_whole(known) else "done")
 
 

@@ -11,7 +11,8 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,13 @@ from cramdemo.encoder import MemoryEncoder, load_encoder
 from cramdemo.errors import ConfigError, ModelError, TextError
 from cramdemo.flops import FlopCount
 from cramdemo.hub import Download, Snapshot, fetch, is_hub_id
-from cramdemo.placement import plan, torch_device
+from cramdemo.placement import Choice, memory_or, plan, ran_out_of_memory, torch_device
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}  # unless told False, transformers asks on the terminal
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, struct.error, SafetensorError)
 _STD_ROWS = 4096  # of an embedding matrix, from which its spread is measured
 _NOT_LOADED = "{name} cannot be loaded as a causal language model by transformers."
+_INCOMPLETE = "The files of {name} are damaged or incomplete. Download the model again."
 _PROBE = "The quick brown fox, 0123456789: caf\u00e9 \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f642\r\n\t\x00 end"
 
 
@@ -372,25 +374,22 @@ def load_files(name: str, files: Snapshot, *, device: str | None = None, precisi
         ConfigError: no such precision or device.
     """
     place = _check_place(device, precision)
-    try:
+    with _readable(_NOT_LOADED.format(name=name)):
         choice, spread = plan(name, files.folder, device, precision)
-    except _DAMAGED as error:
-        raise ModelError(_NOT_LOADED.format(name=name)) from error
+    elsewhere = "" if place.type == "cpu" or spread else ", or device auto"
+    with memory_or(f"There is not enough free memory to load {name}. Pick a smaller model{elsewhere}."):
+        return _loaded(name, files, choice, place, spread=spread)
+
+
+def _loaded(name: str, files: Snapshot, choice: Choice, place: torch.device, *, spread: bool) -> FrozenLM:
     model, tokenizer = _load(name, files.folder, choice.load_dtype, device_map="auto" if spread else None)
-    try:
+    with _readable(_INCOMPLETE.format(name=name)):
         fingerprint = model_fingerprint(files.folder, model)
         encoder = load_encoder(files.folder / "encoder", model.config) if (files.folder / "encoder").is_dir() else None
-    except _DAMAGED as error:
-        raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.") from error
-    try:
-        if not spread:  # accelerate has placed it
-            model.to(place)
-        if encoder is not None:
-            encoder.to(place)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{name} does not fit what is free on the GPU. Pick a smaller model, or device auto."
-        ) from error
+    if not spread:  # accelerate has placed it
+        model.to(place)
+    if encoder is not None:
+        encoder.to(place)
     return FrozenLM(
         name,
         model,
@@ -401,6 +400,21 @@ def load_files(name: str, files: Snapshot, *, device: str | None = None, precisi
         step_dtype=choice.step_dtype,
         precision_reason=choice.reason,
     )
+
+
+@contextmanager
+def _readable(sentence: str) -> Iterator[None]:
+    """Work on files that may be damaged.
+
+    Raises:
+        ModelError: with that sentence, if they are; what has run out of memory stays what it is.
+    """
+    try:
+        yield
+    except _DAMAGED as error:
+        if ran_out_of_memory(error):
+            raise
+        raise ModelError(sentence) from error
 
 
 def _check_place(device: str | None, precision: str) -> torch.device:
@@ -438,7 +452,7 @@ def _load(
         raise ModelError(f"{name} has no safetensors weights, and other formats can run code. Convert it first.")
     disable_progress_bar()  # progress is ours to show; the bar of a local load is noise in a pipe
     get_logger("transformers.modeling_utils").addFilter(_no_report)
-    try:
+    with _readable(_NOT_LOADED.format(name=name)):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -449,10 +463,8 @@ def _load(
             **_LOCAL,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(_NOT_LOADED.format(name=name)) from error
     if report["missing_keys"]:  # transformers draws them at random
-        raise ModelError(f"The files of {name} are damaged or incomplete. Download the model again.")
+        raise ModelError(_INCOMPLETE.format(name=name))
     tokenizer.model_max_length = UNLIMITED  # `cram.check_length` has a better sentence than the tokenizer's warning
     return model, tokenizer
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +57,10 @@ SCAN_COPIES = 4  # of the states: decay, its exponential, input, and each positi
 END_LOGITS = 3  # with [mem], without, and what is worked out from either
 WRITTEN_OUT = ("llama", "gpt_neox")  # families of `body.py`
 ROOM_FOR_A_COPY = 8  # bytes a parameter: float32, the copy, its joined matrices, and a run
+NO_MEMORY_WORDS = (  # of a RuntimeError: only CUDA has a type of its own for it
+    *("can't allocate memory", "not enough memory", "out of memory"),
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 SMALL = 1_000_000_000  # parameters; below, a GPU waits for its kernels to be started, whatever the dtype
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -596,3 +600,25 @@ def _end_bytes(sizes: _Sizes, num_tokens: int, num_mem: int, choice: Choice) -> 
     logits = num_tokens * sizes.vocabulary * (END_LOGITS * 4 + (size if size < 4 else 0))
     layer = positions * (4 * sizes.inner * size + 4 * sizes.width * 4) + 3 * sizes.inner * sizes.states * positions * 4
     return logits + layer
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that there was no memory left, of a GPU or of the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY_WORDS)
+
+
+@contextmanager
+def memory_or(sentence: str) -> Iterator[None]:
+    """Work that may run out of memory.
+
+    Raises:
+        ModelError: with that sentence, if it did.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise ModelError(sentence) from error

@@ -22,9 +22,10 @@ from cramdemo.bench.recipes import CRAMMING, Found, Recipe, progressive_for, rec
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, Progress, check_length, cram
 from cramdemo.decode import decode_tokens, greedy_prefix
-from cramdemo.errors import ModelError, TextError, plural
+from cramdemo.errors import TextError, plural
 from cramdemo.metrics import solved_prefix
 from cramdemo.models import FrozenLM
+from cramdemo.placement import memory_or
 from cramdemo.vectors import MemVectors
 
 NUM_MEM = 1  # the boldest, and what the papers' main tables are about
@@ -155,15 +156,14 @@ class _Race:
         """The generator behind `race`."""
         started = time.perf_counter()
         yield self._state(started)
-        try:
+        with memory_or(_NO_MEMORY.format(model=self.lm.name)):
             self.budget = self._measured()
-        except torch.OutOfMemoryError as error:
-            raise ModelError(_NO_MEMORY.format(model=self.lm.name)) from error
         running = {key: self._runs(key) for key in self.lanes}
         ended = ""
         while running:
             key = min(running, key=lambda key: self.lanes[key].flops)
-            self._advance(key, running)
+            with memory_or(_NO_MEMORY.format(model=self.lm.name)):
+                self._advance(key, running)
             if not ended:
                 ended = "stopped" if stop() else "seconds" if time.perf_counter() - started >= MOST_SECONDS else ""
                 self.halted = bool(ended)

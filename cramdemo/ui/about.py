@@ -317,7 +317,7 @@ def about_html(settings: Settings, queue_limit: int | None, kept_hours: int) -> 
     Args:
         settings: of the server.
         queue_limit: runs at a time; None where each has a GPU of its own.
-        kept_hours: how long gradio keeps a vector file.
+        kept_hours: how long a vector file is kept.
     """
     return (
         f'<div class="cd-about">{_how()}'

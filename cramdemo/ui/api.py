@@ -7,10 +7,8 @@ MCP tools, from these docstrings. No `from __future__ import annotations` here: 
 import base64
 import binascii
 import dataclasses
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -26,6 +24,7 @@ from cramdemo.ui.follow import CUT_OFF, follow
 from cramdemo.ui.live import LiveState
 from cramdemo.ui.offer import check_can_run, entry_of, offered
 from cramdemo.ui.picker import guessed_tokens
+from cramdemo.ui.results import put
 from cramdemo.ui.shelf import Loading
 from cramdemo.vectors import MemVectors, describe, from_bytes, load, to_bytes
 
@@ -85,7 +84,7 @@ def compress(  # noqa: PLR0917  # programs may pass them by place
             if isinstance(state, Loading):
                 yield loading_dict(state), None
             elif state.ended:
-                yield from _with_file(state, model, as_base64)
+                yield _with_file(state, model, as_base64)
             else:
                 yield progress_dict(state), None
     except CramError as error:
@@ -185,18 +184,15 @@ def last_dict(state: LiveState) -> dict[str, Any]:
     return progress_dict(state) | unverified
 
 
-def _with_file(state: LiveState, model: str, as_base64: bool) -> Iterator[Item]:
-    """The last item: gradio copies the file before the folder is removed."""
+def _with_file(state: LiveState, model: str, as_base64: bool) -> Item:
+    """The last item."""
     vectors = state.result.vectors if state.result else state.best
     assert vectors is not None
     name, data = file_name(state, model), to_bytes(vectors)
     report = last_dict(state)
     if as_base64:
         report["vectors_base64"] = base64.b64encode(data).decode("ascii")
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        path = Path(folder) / name
-        path.write_bytes(data)
-        yield report, gr.FileData(path=str(path), orig_name=name)
+    return report, gr.FileData(path=put(name, data), orig_name=name)
 
 
 def _check_text(text: Any) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -25,7 +23,7 @@ from cramdemo.ui.card import Suggestions, blank_html, card_html, suggestions, un
 from cramdemo.ui.chart import BLANK
 from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves, curves_value
-from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED, move_focus
+from cramdemo.ui.experiment import QUEUE, QUEUED, QUICK, STREAMED, move_focus
 from cramdemo.ui.follow import follow
 from cramdemo.ui.history import Run, history, remembered, run_of
 from cramdemo.ui.links import COPY_SCRIPT, MOST_CHARACTERS, linked, query_of
@@ -34,6 +32,7 @@ from cramdemo.ui.login import visitor_token
 from cramdemo.ui.offer import check_can_run, entry_of
 from cramdemo.ui.pace import MAX_SECONDS
 from cramdemo.ui.picker import duration_words, guessed_tokens, picker, picker_value, size_words
+from cramdemo.ui.results import put
 from cramdemo.ui.samples import Sample, read_samples
 from cramdemo.ui.shelf import SHELF, STOPS, WORKER, Loading, wait_until_warm
 from cramdemo.ui.tokens import EMPTY, token_view
@@ -227,19 +226,29 @@ def check_more(request: gr.Request, outcome: Outcome, *settings: Any) -> Iterato
 
 def _check(request: gr.Request, ask: Callable[[], Asked]) -> Iterator[str]:
     try:
-        asked = ask()
-        lm, num_mem = SHELF.peek(asked.model), asked.config.num_mem
-        ids = lm.tokenize(asked.text) if lm else []
-        num_tokens = len(ids) if lm else guessed_tokens(len(asked.text))
-        check_can_run(entry_of(asked.model), num_tokens, num_mem, visitor_token(request))
-        if lm:  # not in memory yet: the run itself will check
-            check_length(lm, num_tokens, num_mem)
-            if asked.start is not None:
-                check_same_text(lm, asked.start, ids)
+        _checked(ask, visitor_token(request))
     except CramError as error:
         yield status_line("error", str(error))
         raise gr.Error(escape(str(error)), title="Not compressed", print_exception=False) from None
     yield status_line("waiting", "Waiting for the model")
+
+
+def _checked(ask: Callable[[], Asked], token: str | None) -> Asked:
+    """What is asked for, if it can be run.
+
+    Raises:
+        CramError: it cannot.
+    """
+    asked = ask()
+    lm, num_mem = SHELF.peek(asked.model), asked.config.num_mem
+    ids = lm.tokenize(asked.text) if lm else []
+    num_tokens = len(ids) if lm else guessed_tokens(len(asked.text))
+    check_can_run(entry_of(asked.model), num_tokens, num_mem, token)
+    if lm:  # not in memory yet: the run itself will check
+        check_length(lm, num_tokens, num_mem)
+        if asked.start is not None:
+            check_same_text(lm, asked.start, ids)
+    return asked
 
 
 def begin(request: gr.Request) -> tuple[Any, ...]:
@@ -270,8 +279,8 @@ def _run(request: gr.Request, ask: Callable[[], Asked], settings: Sequence[Any],
     last: Shown = (status_line("waiting", head), dict(BLANK), dict(EMPTY), NO_CARD, before)
     yield last
     try:
-        asked = ask()
         token = visitor_token(request)
+        asked = _checked(ask, token)  # again: a program may come here without the check before
         states = follow(
             asked.text, asked.model, asked.config, flag, token=token, search=asked.search, start=asked.start
         )
@@ -290,10 +299,11 @@ def _run(request: gr.Request, ask: Callable[[], Asked], settings: Sequence[Any],
         STOPS.end(session, TASK, flag)
 
 
-def finish(outcome: Outcome) -> Iterator[tuple[Any, ...]]:
-    """After a run: buttons back, the file offered, and what to try. gradio copies the file before it is removed."""
+def finish(outcome: Outcome) -> tuple[Any, ...]:
+    """After a run: buttons back, the file offered, and what to try."""
     tries = outcome.tries
-    buttons = [
+    return (
+        gr.update(value=put(outcome.name, outcome.data) if outcome.data else None),
         gr.update(interactive=True),
         gr.update(interactive=False),
         gr.update(visible=bool(outcome.data)),
@@ -303,14 +313,7 @@ def finish(outcome: Outcome) -> Iterator[tuple[Any, ...]]:
         ),
         gr.update(visible=tries.steps is not None, value=f"Continue for up to {plural(tries.steps or 0, 'step')}"),
         gr.update(visible=bool(tries.shorter), value="Shorten the text"),
-    ]
-    if not outcome.data:
-        yield gr.update(value=None), *buttons
-        return
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        path = Path(folder) / outcome.name
-        path.write_bytes(outcome.data)
-        yield gr.update(value=str(path)), *buttons
+    )
 
 
 def stop(request: gr.Request) -> None:
@@ -629,7 +632,8 @@ def _connect_run(
         [parts[name] for name in ("status", "curve", "tokens", "card", "outcome")],
         concurrency_limit=queue_limit,
         concurrency_id=QUEUE,
-        **STREAMED,
+        show_progress_on=parts["status"],
+        **QUEUED,
     )
     ended = ran.then(
         finish,

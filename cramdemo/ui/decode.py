@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,16 @@ from cramdemo.decode import decode_tokens
 from cramdemo.errors import CramError, ModelMismatch, plural
 from cramdemo.gallery import exhibit
 from cramdemo.models import FrozenLM
-from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED
+from cramdemo.ui.experiment import QUEUE, QUEUED, QUICK
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
 from cramdemo.ui.live import loading_html, status_line
 from cramdemo.ui.login import visitor_token
 from cramdemo.ui.offer import check_can_run, offered
 from cramdemo.ui.pace import PACE
+from cramdemo.ui.results import put
 from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
-from cramdemo.ui.tokens import text_view
-from cramdemo.vectors import MemVectors, load, save, token_digest
+from cramdemo.ui.tokens import text_view, visible
+from cramdemo.vectors import MemVectors, load, to_bytes, token_digest
 
 TASK = "decode"
 NO_FACTS = (
@@ -160,7 +160,7 @@ def facts_html(vectors: MemVectors, size: int) -> str:
         ("Created with", vectors.created_with or "not said"),
     ]
     cells = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(value[:200])}</td></tr>" for name, value in rows
+        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(visible(value[:200]))}</td></tr>" for name, value in rows
     )
     return f'<div class="cd-panel cd-facts"><h3>What the file says</h3><table>{cells}</table></div>'
 
@@ -279,7 +279,8 @@ def connect_decoding(
         concurrency_limit=queue_limit,
         concurrency_id=QUEUE,
         trigger_mode="multiple",
-        **STREAMED,
+        show_progress_on=outputs[-1],
+        **QUEUED,
     )
     ran.then(end, None, stop, trigger_mode="multiple", **QUICK)
 
@@ -293,15 +294,14 @@ def connect_stop(stop: gr.Button, task: str) -> None:
     stop.click(press, None, None, **QUICK)
 
 
-def lend(name: str) -> Iterator[str]:
-    """A file of the gallery as a component takes it. gradio copies the file before it is removed.
+def lend(name: str) -> str:
+    """A file of the gallery as a component takes it.
 
     Raises:
         VectorFileError: there is no such exhibit.
     """
     held = exhibit(name)
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        yield str(save(held.vectors, Path(folder) / f"{held.piece.name}.safetensors"))
+    return put(f"{held.piece.name}.safetensors", to_bytes(held.vectors))
 
 
 def tab(queue_limit: int | None) -> tuple[gr.File, Callable[[Any], None]]:

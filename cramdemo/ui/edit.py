@@ -22,7 +22,7 @@ from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
 from cramdemo.ui.login import visitor_token
 from cramdemo.ui.pace import PACE
 from cramdemo.ui.shelf import RUNNER, STOPS, Loading
-from cramdemo.ui.tokens import visible_texts
+from cramdemo.ui.tokens import visible, visible_texts
 from cramdemo.vectors import MemVectors, load
 
 TASK = "edit"
@@ -212,7 +212,7 @@ def source_html(words: str, *, bad: bool = False) -> str:
     mark = ' class="cd-edit-bad" role="alert"' if bad else ""
     return (
         '<section class="cd-panel cd-edit-source" aria-label="What is edited"><h3>What is edited</h3>'
-        f"<p{mark}>{escape(words[:400])}</p></section>"
+        f"<p{mark}>{escape(visible(words[:400]))}</p></section>"
     )
 
 

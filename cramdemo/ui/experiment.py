@@ -22,6 +22,7 @@ from cramdemo.ui.shelf import RUNNER, STOPS, Loading
 QUEUE = "model"  # one queue for everything that needs the model, the API's calls too
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 STREAMED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+QUEUED: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}  # with its place in the queue
 NARROW_PX = 720
 Values = tuple[Any, ...]
 
@@ -98,7 +99,8 @@ def connect(experiment: Experiment, parts: Controls, queue_limit: int | None) ->
         [parts.status, *experiment.outputs],
         concurrency_limit=queue_limit,
         concurrency_id=QUEUE,
-        **STREAMED,
+        show_progress_on=parts.status,
+        **QUEUED,
     )
     ended = ran.then(lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, switches, **QUICK)
     ended.then(None, None, None, js=move_focus(stop_id, start_id), api_visibility="private")
@@ -141,6 +143,7 @@ def _running(experiment: Experiment) -> Callable[..., Iterator[Values]]:
         yield last
         try:
             arguments = (*values, visitor_token(request))
+            experiment.check(*arguments)  # again: a program may come here without the check before
             for state in RUNNER.stream(experiment.run, *arguments, stop=flag, seconds=experiment.seconds):
                 if isinstance(state, Loading):
                     yield loading_html(state), *last[1:]

@@ -13,6 +13,7 @@ from threading import Event
 
 from cramdemo.config import CramConfig
 from cramdemo.cram import CramResult, check_length, judge
+from cramdemo.decode import GIVEN_UP
 from cramdemo.errors import CramError
 from cramdemo.ui.jobs import PERIOD_SECONDS, plain_sentence
 from cramdemo.ui.live import LiveState, result_words, run_live, shorter_text
@@ -60,7 +61,9 @@ def follow(
         if state is None or not (state.ended or state.best):
             raise
         if not state.ended:  # else what went wrong after its result is nobody's loss
-            yield cut_off(state, str(error), text, model)
+            why = str(error)
+            given_up = why == GIVEN_UP  # there was no time to decode, and there is none now
+            yield dataclasses.replace(state, cut_off=why) if given_up else cut_off(state, why, text, model)
     if ON_ZERO and state is not None and state.result is not None:
         PACE.learn(entry_of(model), config, state.progress, state.result)
 

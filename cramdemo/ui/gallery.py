@@ -191,7 +191,6 @@ def tab(queue_limit: int | None) -> Tab:
     return Tab(chosen, open_it)
 
 
-def _offer(name: str) -> Iterator[Any]:
+def _offer(name: str) -> tuple[Any, Any]:
     """The file of the exhibit shown, ready to be taken."""
-    for path in lend(name):
-        yield gr.update(value=path, interactive=True), gr.update(interactive=True)
+    return gr.update(value=lend(name), interactive=True), gr.update(interactive=True)

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cramdemo.errors import CramError
+from cramdemo.placement import ran_out_of_memory
 
 T = TypeVar("T")
 PERIOD_SECONDS = 0.08  # at least so long between two messages; a run that speaks ten times a second loses none
 WAIT_SECONDS = 0.5  # how often a run that waits for its turn looks whether it has been stopped
+NO_MEMORY = "There is not enough memory for this. Shorten the text, take fewer memory tokens, or pick a smaller model."
 END = object()  # what comes out of a box when nothing more will
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -127,18 +129,19 @@ class Worker:
                 while (item := _next_item(box, future, stop)) is not END:
                     sent = item
                     yield item
-                if future.cancelled():
-                    return
-                last = outcome(future)
-                if last is not None and last is not sent:
-                    yield last
+                if not future.cancelled():
+                    yield from unseen(future, sent)
         finally:  # may run on the server's event loop, when a tab is closed: nothing slow here
             stop.set()
             future.cancel()
 
 
-def pump(produce: Callable[[], Iterator[T]], box: queue.Queue[Any], period: float) -> T | None:
-    """On the thread that works: keep the newest item in the box, then `END`; the last item is the return value too."""
+def pump(produce: Callable[[], Iterator[T]], box: queue.Queue[Any], period: float) -> tuple[T | None, Exception | None]:
+    """On the thread that works: keep the newest item in the box, then `END`.
+
+    Returns:
+        The last item, since `END` may have pushed it out of the box, and the error that came after it.
+    """
     last, shown = None, -period
     try:
         for last in produce():
@@ -146,7 +149,9 @@ def pump(produce: Callable[[], Iterator[T]], box: queue.Queue[Any], period: floa
             if now - shown >= period:
                 shown = now
                 _replace(box, last)
-        return last
+        return last, None
+    except Exception as error:
+        return last, error
     finally:
         _replace(box, END)
 
@@ -167,17 +172,18 @@ def _next_item(box: queue.Queue[Any], future: Future[Any], stop: threading.Event
                 return END
 
 
-def outcome(future: Future[T]) -> T:
-    """What the work gave.
+def unseen(future: Future[tuple[T | None, Exception | None]], sent: T | None) -> Iterator[T]:
+    """The end of what was pumped: the last item if it was not sent, then the error if there was one.
 
     Raises:
         CramError: as the work raised it; any other exception becomes one plain sentence.
     """
-    try:
-        return future.result()
-    except CramError:
-        raise
-    except Exception as error:
+    last, error = future.result()
+    if last is not None and last is not sent:
+        yield last
+    if isinstance(error, CramError):
+        raise error
+    if error is not None:
         raise CramError(plain_sentence(error)) from None
 
 
@@ -188,6 +194,8 @@ def plain_sentence(error: BaseException) -> str:
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"
     kind = type(error).__name__
     _log.error("unexpected %s at %s", kind, place)
+    if ran_out_of_memory(error):
+        return NO_MEMORY
     return f"Something went wrong inside the program ({kind}). Your text is still here: try again, or reload the page."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ from cramdemo.settings import server_settings
 from cramdemo.ui.count import surprisal
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.shelf import SHELF, Loading
+from cramdemo.ui.tokens import visible
 from cramdemo.vectors import MemVectors, token_digest
 
 CURVE_POINTS = 5000  # at most so many are sent; a longer run sends every n-th step
 MOST_WORDS = 64  # of what the model says instead, ten times a second; at the end there are all
 RATE_WINDOW = 20  # progress reports over which steps/s are measured: about two seconds
+STOPPED_SECONDS = 1.0  # for decoding after Stop; others wait for the model
 LOADING = "Loading the model"
 MEGABYTE = 1e6
 REASONS = {
@@ -34,8 +37,8 @@ REASONS = {
     "seconds": "Time budget used",
     "patience": "No more tokens came right, the best vectors are kept",
     "stopped": "Stopped, the best vectors are kept",
-    "memory": "Out of memory, the best vectors are kept",
-    "diverged": "The numbers overflowed, the best vectors are kept",
+    "memory": "Out of memory, the best vectors are kept; shorten the text, or pick a smaller model",
+    "diverged": "The numbers overflowed, the best vectors are kept; take a smaller learning rate, or another seed",
 }
 
 
@@ -44,7 +47,7 @@ SEARCH_ENDS = {  # if what was found is lossless, and if not
     "most": ("", "Not even {k} holds the text, the best vectors are kept"),
     "stopped": ("Stopped: {k} is the fewest so far", "Stopped, the best vectors are kept"),
     "seconds": ("Time budget used: {k} is the fewest so far", "Time budget used, the best vectors are kept"),
-    "memory": ("Out of memory: {k} is the fewest so far", "Out of memory, the best vectors are kept"),
+    "memory": ("Out of memory: {k} is the fewest so far", REASONS["memory"]),
 }
 
 
@@ -124,11 +127,25 @@ def run_live(
         check_same_text(lm, start, ids)
     report = _Report(lm, ids)
     if search:
-        yield from report.of_search(fewest(lm, ids, config, most=server_settings().max_mem, stop=stop.is_set))
+        most = server_settings().max_mem
+        yield from report.of_search(fewest(lm, ids, config, most=most, stop=stop.is_set, give_up=_long_after(stop)))
         return
     mem = None if start is None else widened(lm, start.mem, config.num_mem, config.seed)
-    for item in cram(lm, ids, config, stop=stop.is_set, start=mem):
+    for item in cram(lm, ids, config, stop=stop.is_set, give_up=_long_after(stop), start=mem):
         yield report.of_run(item, config)
+
+
+def _long_after(stop: Flag) -> Callable[[], bool]:
+    """Whether somebody who has stopped a run, or gone, has waited long enough for it to be decoded."""
+    since: float | None = None
+
+    def is_long_after() -> bool:
+        nonlocal since
+        if since is None and stop.is_set():
+            since = time.monotonic()
+        return since is not None and time.monotonic() - since >= STOPPED_SECONDS
+
+    return is_long_after
 
 
 def check_same_text(lm: FrozenLM, start: MemVectors, ids: Sequence[int]) -> None:
@@ -350,7 +367,7 @@ def status_line(kind: str, head: str, cells: Sequence[tuple[str, str]] = (), sha
     bar = f'<div class="cd-bar"><i style="width:{100 * share:.1f}%"></i></div>' if cells else ""
     live = ' role="status"' if kind != "running" else ""  # ten times a second would drown a screen reader
     return (
-        f'<div class="cd-status" data-state="{kind}"><p class="cd-head"{live}>{escape(head)}</p>'
+        f'<div class="cd-status" data-state="{kind}"><p class="cd-head"{live}>{escape(visible(head))}</p>'
         f"{f'<dl>{figures}</dl>' if cells else ''}{bar}{more}</div>"
     )
 

@@ -18,13 +18,13 @@ from cramdemo.ui.experiment import QUEUE, STREAMED
 from cramdemo.ui.links import FRAGMENT_SCRIPT
 from cramdemo.ui.login import login_is_on
 from cramdemo.ui.offer import offered
+from cramdemo.ui.results import LIFE_SECONDS, LOOK_SECONDS, sweep
 from cramdemo.ui.shelf import STOPS, warm_up
 from cramdemo.ui.theme import CALM, CSS, FOOT, HEADER, HEADER_SCRIPT, theme
 from cramdemo.ui.zero import ON_ZERO
 
 TITLE = "cramdemo: cram a text into the input vectors of a frozen language model"
 AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own, elsewhere all share the model
-CACHE_SECONDS = (3600, 24 * 3600)  # look each hour, remove what is a day old
 PARTS = (history, capacity, race, laws, size, geometry, decode, edit, gallery, about)  # with styles of their own
 SESSIONS = 64  # visitors whose last vectors the server still has; gradio forgets none by itself, at 0.4 MB of page each
 LAUNCH: dict[str, Any] = {
@@ -49,8 +49,9 @@ def build() -> gr.Blocks:
     """
     offered()
     allow_plotly()
+    sweep()
     warm_up()
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(LOOK_SECONDS, LIFE_SECONDS)) as page:
         gr.HTML(HEADER, js_on_load=HEADER_SCRIPT, apply_default_css=False, elem_classes="cd-flat")
         _space_buttons()
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:  # none hides in a menu
@@ -72,7 +73,7 @@ def build() -> gr.Blocks:
             with gr.Tab("Gallery", id="gallery", elem_id="tab-gallery"):
                 shown = gallery.tab(AT_A_TIME)
             with gr.Tab("About", id="about", elem_id="tab-about"):
-                about.tab(AT_A_TIME, kept_hours=sum(CACHE_SECONDS) // 3600)
+                about.tab(AT_A_TIME, kept_hours=(LIFE_SECONDS + LOOK_SECONDS) // 3600)
         gr.HTML(FOOT, apply_default_css=False, elem_classes="cd-flat")
         _connect_decode_it(first, tabs, file, decode_on)
         _connect_open(shown, tabs, file, decode_on)

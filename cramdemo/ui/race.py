@@ -36,6 +36,7 @@ from cramdemo.ui.offer import check_can_run, entry_of
 from cramdemo.ui.picker import guessed_tokens, model_choice
 from cramdemo.ui.shelf import SHELF, Loading
 from cramdemo.ui.theme import PAPER as PAPER_LINK
+from cramdemo.ui.tokens import visible
 
 TASK = "race"
 EXAMPLE = (
@@ -407,9 +408,6 @@ def _no_seed(state: Race | None) -> str:
     )
 
 
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) != "\n"}  # a wrong token may be any byte
-
-
 def _written_html(title: str, found: Written) -> str:
     right = sum(found.right)
     pieces = [
@@ -423,7 +421,7 @@ def _written_html(title: str, found: Written) -> str:
 
 
 def _piece(text: str, *, right: bool) -> str:
-    shown = escape(text.translate(_PICTURES))
+    shown = escape(visible(text))  # a wrong token may be any byte
     return shown if right else f"<mark><small>wrong</small>{shown}</mark>"
 
 

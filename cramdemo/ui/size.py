@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -36,6 +34,7 @@ from cramdemo.ui.decode import check_vectors, model_for
 from cramdemo.ui.experiment import QUICK, STREAMED, Experiment, connect, controls
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
+from cramdemo.ui.results import put
 from cramdemo.ui.samples import read_samples
 from cramdemo.ui.shelf import SHELF, Loading
 from cramdemo.ui.tokens import visible_texts
@@ -396,15 +395,9 @@ def source_html(outcome: Outcome, path: str | None) -> str:
     )
 
 
-def offer_file(file: File) -> Iterator[Any]:
-    """After a run: the smallest vectors. gradio copies the file before it is removed."""
-    if not file.data:
-        yield gr.update(value=None, interactive=False)
-        return
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        path = Path(folder) / file.name
-        path.write_bytes(file.data)
-        yield gr.update(value=str(path), interactive=True)
+def offer_file(file: File) -> Any:
+    """After a run: the smallest vectors."""
+    return gr.update(value=put(file.name, file.data) if file.data else None, interactive=bool(file.data))
 
 
 def tab(queue_limit: int | None, outcome: gr.State) -> None:

@@ -223,7 +223,13 @@ button.cd-chip { border-radius: 999px; padding: 5px 12px; font-size: 13px; font-
 .cd-empty { color: var(--cd-muted); font-size: 14px; line-height: 1.5; padding-top: 6px; }
 .cd-empty[hidden] { display: none; }
 
-.cd-flat [data-testid="status-tracker"] { display: none; }
+.cd-flat [data-testid="status-tracker"]:not(.minimal) { display: none; }
+.cd-flat > [data-testid="status-tracker"].minimal { inset: 14px 16px auto auto; width: auto; height: auto;
+  padding: 0 !important; background: none; opacity: 1; }
+.cd-flat > [data-testid="status-tracker"].minimal .progress-text { position: static; transform: none;
+  margin: 0; padding: 0; background: none; font: 14px/1.4 var(--cd-sans); color: var(--cd-ink);
+  font-variant-numeric: tabular-nums; }
+.cd-flat > .html-container.pending { opacity: 1; }
 .cd-status { border-left: 4px solid var(--cd-line); min-height: 117px; display: flex; flex-direction: column;
   justify-content: center; box-sizing: border-box; } /* room for figures before there are any: nothing shifts */
 .cd-status[data-state="running"], .cd-status[data-state="waiting"] { border-left-color: var(--cd-warm); }

@@ -5,13 +5,20 @@ Text reaches the page by `textContent` only, so whatever a text or a file holds 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import gradio as gr
 
 from cramdemo.models import FrozenLM
 
-_PICTURES = {code: chr(0x2400 + code) for code in range(32)} | {10: "⏎\n", 9: "⇥\t", 13: "␍"}  # of control characters
+_TURNS_TEXT = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # Unicode's Bidi_Control
+_PICTURES = (  # of what would be invisible or act on the page
+    {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+    | {0x7F: "␡"}
+    | {code: f"[U+{code:04X}]" for code in (*range(0x80, 0xA0), *_TURNS_TEXT)}
+)
+_IN_TOKENS = _PICTURES | {10: "⏎\n", 9: "⇥\t"}  # there line ends are seen too
 _TOKENS = """
 <div class="cd-panel cd-tokenview">
   <h3>Your text, token by token <span class="cd-solved" aria-hidden="true"></span></h3>
@@ -44,9 +51,8 @@ let lines = null, marks = '', margins = [], ids = [], spans = [], blocks = [], b
 let words = '', says = {}, dates = '', since = [], active = -1, first = -1, timer = 0, sentence = '';
 let pointer = '', turned = false;
 
-const pictures = {'\\n': '\\u23ce\\n', '\\t': '\\u21e5\\t', '\\r': '\\u240d'};
-const picture = c => pictures[c] || String.fromCharCode(0x2400 + c.charCodeAt(0));
-const shown = text => text.replace(/[\\u0000-\\u001f]/g, picture);
+const pictures = @pictures@;
+const shown = text => Array.from(text, c => pictures[c] || c).join('');
 const brief = text => (text === '' ? '\\u25cc' : shown(text).replace('\\n', '').trim() || '\\u2423');
 
 function made(kind, i) {
@@ -198,11 +204,12 @@ _TEXT = """
 """
 
 _TEXT_SCRIPT = """
+const pictures = @pictures@;
 const text = element.querySelector('.cd-text'), copy = element.querySelector('.cd-copy');
 const empty = element.querySelector('.cd-empty');
 function update() {
   const value = props.value || '';
-  text.textContent = value;
+  text.textContent = Array.from(value, c => pictures[c] || c).join('');
   text.hidden = copy.hidden = !value; empty.hidden = !!value;
   copy.textContent = 'Copy';
 }
@@ -226,7 +233,7 @@ def token_view() -> gr.HTML:
     return gr.HTML(
         dict(EMPTY),
         html_template=_TOKENS,
-        js_on_load=_TOKENS_SCRIPT,
+        js_on_load=_TOKENS_SCRIPT.replace("@pictures@", _table(_IN_TOKENS)),
         apply_default_css=False,
         elem_id="tokens",
         elem_classes="cd-flat",
@@ -238,7 +245,7 @@ def text_view(elem_id: str = "decoded") -> gr.HTML:
     return gr.HTML(
         "",
         html_template=_TEXT,
-        js_on_load=_TEXT_SCRIPT,
+        js_on_load=_TEXT_SCRIPT.replace("@pictures@", _table(_PICTURES)),
         apply_default_css=False,
         elem_id=elem_id,
         elem_classes="cd-flat",
@@ -247,4 +254,14 @@ def text_view(elem_id: str = "decoded") -> gr.HTML:
 
 def visible_texts(lm: FrozenLM, token_ids: Sequence[int]) -> list[str]:
     """The text that each token adds, control characters as pictures."""
-    return [text.translate(_PICTURES) for text in lm.token_texts(token_ids)]
+    return [text.translate(_IN_TOKENS) for text in lm.token_texts(token_ids)]
+
+
+def visible(text: str) -> str:
+    """A stranger's words with pictures of what would be invisible or turn the text around; line ends stay."""
+    return text.translate(_PICTURES)
+
+
+def _table(pictures: dict[int, str]) -> str:
+    """For a script: character to picture."""
+    return json.dumps({chr(code): picture for code, picture in pictures.items()})

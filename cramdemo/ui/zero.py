@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cramdemo.errors import CramError, ModelError
 from cramdemo.placement import on_zero_gpu
-from cramdemo.ui.jobs import END, PERIOD_SECONDS, WAIT_SECONDS, outcome, plain_sentence, pump, watched
+from cramdemo.ui.jobs import END, PERIOD_SECONDS, WAIT_SECONDS, plain_sentence, pump, unseen, watched
 
 T = TypeVar("T")
 ON_ZERO = on_zero_gpu()
@@ -122,9 +122,7 @@ class Zero:
                     yield item
                 if sent is None and stop.is_set():
                     return
-                last = outcome(future)
-                if last is not None and last is not sent:
-                    yield last
+                yield from unseen(future, sent)
         finally:  # may run on the server's event loop, when a tab is closed: nothing slow here
             gone.set()
             future.cancel()

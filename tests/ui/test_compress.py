@@ -10,6 +10,7 @@ from cramdemo.catalogue import MODELS
 from cramdemo.config import PRESETS, CramConfig
 from cramdemo.errors import ConfigError
 from cramdemo.ui import compress as module
+from cramdemo.ui import shelf
 from cramdemo.ui.card import Suggestions
 from cramdemo.ui.compress import (
     MOST_ASKS,
@@ -191,19 +192,24 @@ def test_what_cannot_run_is_refused_before_anything_is_cleared(tiny, request_of,
     assert sentence in caught.value.message.replace("&#x27;", "'")
 
 
-def test_finish_offers_the_file_and_removes_its_copy(states):
+def test_who_comes_to_a_run_past_its_check_is_refused_there(request_of, warnings_shown, monkeypatch):
+    monkeypatch.setattr(shelf, "load_model", None)
+    settings = ("x", "meta-llama/Llama-3.1-8B", 1, False, "fast", 10, 0, 0.1, 1.0, 0, "auto", "auto")
+    *_, last = run(request_of, *settings)
+    assert "Llama-3.1-8B cannot run here." in last[0]
+
+
+def test_finish_offers_the_file():
     outcome = Outcome(b"data", "name.safetensors", Suggestions(num_mem=2))
-    stream = finish(outcome)
-    download, _, _, actions, tries, try_mem, try_steps, _ = next(stream)
+    download, _, _, actions, tries, try_mem, try_steps, _ = finish(outcome)
     path = Path(download["value"])
     assert path.read_bytes() == b"data" and path.name == "name.safetensors"
     assert actions["visible"] and tries["visible"] and try_mem["value"] == "Continue with 2 memory tokens"
     assert not try_steps["visible"]
-    assert list(stream) == [] and not path.exists()
 
 
 def test_finish_after_nothing_gives_the_buttons_back():
-    download, compress, stop_button, actions, tries, *_ = next(finish(NOTHING))
+    download, compress, stop_button, actions, tries, *_ = finish(NOTHING)
     assert download["value"] is None
     assert (compress["interactive"], stop_button["interactive"]) == (True, False)
     assert not actions["visible"] and not tries["visible"]

@@ -76,6 +76,13 @@ def test_what_cannot_be_run_is_refused_before_anybody_waits(request_of: gr.Reque
     assert 'data-state="waiting"' in waiting
 
 
+def test_who_comes_to_a_run_past_its_check_is_refused_there(
+    request_of: gr.Request, warnings_shown: list[str], every_state: None
+) -> None:
+    *_, last = _running(COUNTING)(request_of, -1)
+    assert 'data-state="error"' in last[0] and "Nobody counts to &lt;that&gt;." in last[0]
+
+
 def test_stop_ends_a_run_which_then_keeps_its_last_state(request_of: gr.Request) -> None:
     _beginning("count")(request_of)
     run = _running(replace(COUNTING, run=_wait))(request_of, 5)

@@ -37,7 +37,7 @@ def test_a_name_that_is_not_in_the_gallery_is_refused(event):
     with pytest.raises(gr.Error, match=r"in the gallery\. Choose from haiku"):
         choose(SimpleNamespace(**event))
     with pytest.raises(VectorFileError):
-        next(lend(event.get("name")))
+        lend(event.get("name"))
 
 
 def test_stop_keeps_what_is_written_and_gives_no_verdict(request_of):
@@ -52,9 +52,9 @@ def test_stop_keeps_what_is_written_and_gives_no_verdict(request_of):
 
 def test_the_file_that_is_lent_is_the_gallery_s():
     for name in CHIPS:
-        for path in lend(name):
-            assert Path(path).name == f"{name}.safetensors"
-            assert load(path).token_sha256 == exhibit(name).vectors.token_sha256
+        path = lend(name)
+        assert Path(path).name == f"{name}.safetensors"
+        assert load(path).token_sha256 == exhibit(name).vectors.token_sha256
 
 
 def test_before_a_card_is_chosen_the_same_rows_stand_there():
