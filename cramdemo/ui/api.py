@@ -186,17 +186,18 @@ def last_dict(state: LiveState) -> dict[str, Any]:
 
 
 def _with_file(state: LiveState, model: str, as_base64: bool) -> Iterator[Item]:
-    """The last item: gradio copies the file before the folder is removed."""
+    """The last item: gradio copies the file before the folder is removed. In base64 if the disk takes no file."""
     vectors = state.result.vectors if state.result else state.best
     assert vectors is not None
     name, data = file_name(state, model), to_bytes(vectors)
-    report = last_dict(state)
-    if as_base64:
-        report["vectors_base64"] = base64.b64encode(data).decode("ascii")
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        path = Path(folder) / name
-        path.write_bytes(data)
-        yield report, gr.FileData(path=str(path), orig_name=name)
+    report, in_base64 = last_dict(state), {"vectors_base64": base64.b64encode(data).decode("ascii")}
+    try:
+        with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
+            path = Path(folder) / name
+            path.write_bytes(data)
+            yield report | (in_base64 if as_base64 else {}), gr.FileData(path=str(path), orig_name=name)
+    except OSError:
+        yield report | in_base64, None
 
 
 def _check_text(text: Any) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -27,6 +25,7 @@ from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves, curves_value
 from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED, move_focus
 from cramdemo.ui.follow import follow
+from cramdemo.ui.handout import connect_offer, rescue
 from cramdemo.ui.history import Run, history, remembered, run_of
 from cramdemo.ui.links import COPY_SCRIPT, MOST_CHARACTERS, linked, query_of
 from cramdemo.ui.live import LOADING, LiveState, check_same_text, loading_html, status_html, status_line
@@ -113,7 +112,6 @@ class Tab:
     asked: list[Any]
     facts: list[Any]
     note: gr.HTML
-    download: gr.DownloadButton
     decode_it: gr.Button
     outcome: gr.State
 
@@ -290,10 +288,11 @@ def _run(request: gr.Request, ask: Callable[[], Asked], settings: Sequence[Any],
         STOPS.end(session, TASK, flag)
 
 
-def finish(outcome: Outcome) -> Iterator[tuple[Any, ...]]:
-    """After a run: buttons back, the file offered, and what to try. gradio copies the file before it is removed."""
+def finish(outcome: Outcome) -> tuple[Any, ...]:
+    """After a run: buttons back, no longer the last run's file, and what to try."""
     tries = outcome.tries
-    buttons = [
+    return (
+        gr.update(value=None, interactive=False),
         gr.update(interactive=True),
         gr.update(interactive=False),
         gr.update(visible=bool(outcome.data)),
@@ -303,14 +302,7 @@ def finish(outcome: Outcome) -> Iterator[tuple[Any, ...]]:
         ),
         gr.update(visible=tries.steps is not None, value=f"Continue for up to {plural(tries.steps or 0, 'step')}"),
         gr.update(visible=bool(tries.shorter), value="Shorten the text"),
-    ]
-    if not outcome.data:
-        yield gr.update(value=None), *buttons
-        return
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        path = Path(folder) / outcome.name
-        path.write_bytes(outcome.data)
-        yield gr.update(value=str(path)), *buttons
+    )
 
 
 def stop(request: gr.Request) -> None:
@@ -425,7 +417,6 @@ def tab(queue_limit: int | None) -> Tab:
         [left[name] for name in ASKED],
         [left[name] for name in FACTS],
         left["note"],
-        right["download"],
         right["decode_it"],
         right["outcome"],
     )
@@ -541,9 +532,15 @@ def _right_column() -> dict[str, Any]:
             parts["try_short"] = gr.Button("Shorten the text", size="sm", min_width=0, elem_id="try-short")
         with gr.Row(visible=False, elem_classes="cd-actions") as parts["actions"]:
             parts["download"] = gr.DownloadButton(
-                "Download the vectors", variant="primary", size="md", min_width=160, elem_id="download"
+                "Download the vectors",
+                variant="primary",
+                size="md",
+                min_width=160,
+                interactive=False,
+                elem_id="download",
             )
             parts["decode_it"] = gr.Button("Decode it", size="md", min_width=120, elem_id="decode-it")
+        parts["rescue"] = rescue()
     parts["history"] = history()
     parts["outcome"] = gr.State(NOTHING)
     return parts
@@ -633,6 +630,7 @@ def _connect_run(
         concurrency_limit=None,
         **STREAMED,
     )
+    connect_offer(ended, parts["outcome"], parts["download"], parts["rescue"])
     ended.then(None, None, None, js=move_focus("stop", "compress"), api_visibility="private")
     ended.then(remember, [past.kept, parts["outcome"]], [past.kept, parts["outcome"]], **QUICK)
     ended.then(  # what could not be counted while the model was busy

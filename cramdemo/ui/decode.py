@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cramdemo.errors import CramError, ModelMismatch, plural
 from cramdemo.gallery import exhibit
 from cramdemo.models import FrozenLM
 from cramdemo.ui.experiment import QUEUE, QUICK, STREAMED
+from cramdemo.ui.handout import lent
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
 from cramdemo.ui.live import loading_html, status_line
 from cramdemo.ui.login import visitor_token
@@ -27,7 +27,7 @@ from cramdemo.ui.offer import check_can_run, offered
 from cramdemo.ui.pace import PACE
 from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
 from cramdemo.ui.tokens import text_view
-from cramdemo.vectors import MemVectors, load, save, token_digest
+from cramdemo.vectors import MemVectors, load, to_bytes, token_digest
 
 TASK = "decode"
 NO_FACTS = (
@@ -294,14 +294,14 @@ def connect_stop(stop: gr.Button, task: str) -> None:
 
 
 def lend(name: str) -> Iterator[str]:
-    """A file of the gallery as a component takes it. gradio copies the file before it is removed.
+    """A file of the gallery as a component takes it.
 
     Raises:
         VectorFileError: there is no such exhibit.
+        gr.Error: see `lent`.
     """
     held = exhibit(name)
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        yield str(save(held.vectors, Path(folder) / f"{held.piece.name}.safetensors"))
+    yield from lent(to_bytes(held.vectors), f"{held.piece.name}.safetensors")
 
 
 def tab(queue_limit: int | None) -> tuple[gr.File, Callable[[Any], None]]:

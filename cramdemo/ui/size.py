@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -33,7 +31,8 @@ from cramdemo.storage import (
 from cramdemo.ui.chart import BLANK, axis, chart, dots, figure, line
 from cramdemo.ui.compress import Outcome
 from cramdemo.ui.decode import check_vectors, model_for
-from cramdemo.ui.experiment import QUICK, STREAMED, Experiment, connect, controls
+from cramdemo.ui.experiment import QUICK, Experiment, connect, controls
+from cramdemo.ui.handout import connect_offer, rescue
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
 from cramdemo.ui.samples import read_samples
@@ -396,17 +395,6 @@ def source_html(outcome: Outcome, path: str | None) -> str:
     )
 
 
-def offer_file(file: File) -> Iterator[Any]:
-    """After a run: the smallest vectors. gradio copies the file before it is removed."""
-    if not file.data:
-        yield gr.update(value=None, interactive=False)
-        return
-    with tempfile.TemporaryDirectory(prefix="cramdemo-") as folder:
-        path = Path(folder) / file.name
-        path.write_bytes(file.data)
-        yield gr.update(value=str(path), interactive=True)
-
-
 def tab(queue_limit: int | None, outcome: gr.State) -> None:
     """Lay out the tab and connect it.
 
@@ -428,12 +416,13 @@ def tab(queue_limit: int | None, outcome: gr.State) -> None:
             download = gr.DownloadButton(
                 "Download the smallest that survives", interactive=False, size="md", elem_id="bytes-download"
             )
+            place = rescue()
             view = _view()
             charts = [chart(f"bytes-{name}", *words, height=260) for name, words in _CHARTS.items()]
     smallest = gr.State(NOTHING)
     outputs = [sizes, view, *charts, positions, smallest]
     ended = connect(Experiment(TASK, [outcome, file], outputs, check, run, show, BLANKS), buttons, queue_limit)
-    ended.then(offer_file, smallest, download, concurrency_limit=None, **STREAMED)
+    connect_offer(ended, smallest, download, place)
     for changed in (outcome.change, file.upload, file.clear):
         changed(source_html, [outcome, file], source, **QUICK)
 
