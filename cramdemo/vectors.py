@@ -300,11 +300,9 @@ def _header(data: bytes, name: str) -> dict[str, Any]:
             "Give a file downloaded from the Compress tab or written by `cramdemo cram`."
         )
     try:
-        header = json.loads(data[8 : 8 + size].decode("utf-8"), object_pairs_hook=_no_duplicates)
+        header: dict[str, Any] = json.loads(data[8 : 8 + size].decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         raise not_safetensors from error
-    if not isinstance(header, dict):
-        raise not_safetensors
     return header
 
 
