@@ -414,7 +414,7 @@ class Judge:
         self.path.write_bytes(data)
         reading = self._once()
         for _ in range(3):  # a machine with other work to do makes its caches cold: the least is the reader's own
-            if reading.seconds > MAX_SECONDS:
+            if reading.seconds > MAX_SECONDS / 5:
                 reading.seconds = min(reading.seconds, self._once().seconds)
         if reading.seconds > MAX_SECONDS:
             raise BrokenRuleError(f"took {1000 * reading.seconds:.0f} ms")

@@ -219,9 +219,9 @@ def test_a_solved_run_is_decoded_once(tiny_lm: FrozenLM, monkeypatch: pytest.Mon
     """The proof that ends the run is the one in the result; for short texts decoding is most of the time."""
     calls = []
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **settings: Any) -> Any:
         calls.append(arguments)
-        return verify(*arguments)
+        return verify(*arguments, **settings)
 
     monkeypatch.setattr(ENGINE, "verify", counted)
     result = run_cram(tiny_lm, EASY, CramConfig(num_mem=2, steps=500, margin=0.25))
@@ -261,8 +261,8 @@ def test_a_run_is_not_solved_while_decoding_says_no(tiny_lm: FrozenLM, monkeypat
     """Exact under teacher forcing is not lossless: refused by the decoder, the run goes on for a larger margin."""
     answers = count()
 
-    def refused_once(*arguments: Any) -> Any:
-        report = verify(*arguments)
+    def refused_once(*arguments: Any, **settings: Any) -> Any:
+        report = verify(*arguments, **settings)
         return dataclasses.replace(report, lossless=report.lossless and next(answers) > 0)
 
     monkeypatch.setattr(ENGINE, "verify", refused_once)

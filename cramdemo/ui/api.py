@@ -185,14 +185,16 @@ def last_dict(state: LiveState) -> dict[str, Any]:
 
 
 def _with_file(state: LiveState, model: str, as_base64: bool) -> Item:
-    """The last item."""
+    """The last item, with the file in base64 if that was asked for, or the disk takes no file."""
     vectors = state.result.vectors if state.result else state.best
     assert vectors is not None
     name, data = file_name(state, model), to_bytes(vectors)
-    report = last_dict(state)
-    if as_base64:
-        report["vectors_base64"] = base64.b64encode(data).decode("ascii")
-    return report, gr.FileData(path=put(name, data), orig_name=name)
+    report, in_base64 = last_dict(state), {"vectors_base64": base64.b64encode(data).decode("ascii")}
+    try:
+        file = gr.FileData(path=put(name, data), orig_name=name)
+    except OSError:
+        return report | in_base64, None
+    return report | (in_base64 if as_base64 else {}), file
 
 
 def _check_text(text: Any) -> None:

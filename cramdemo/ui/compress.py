@@ -25,6 +25,7 @@ from cramdemo.ui.count import Count, check_characters, count_html, count_text
 from cramdemo.ui.curves import curves, curves_value
 from cramdemo.ui.experiment import QUEUE, QUEUED, QUICK, STREAMED, move_focus
 from cramdemo.ui.follow import follow
+from cramdemo.ui.handout import connect_offer, rescue
 from cramdemo.ui.history import Run, history, remembered, run_of
 from cramdemo.ui.links import COPY_SCRIPT, MOST_CHARACTERS, linked, query_of
 from cramdemo.ui.live import LOADING, LiveState, check_same_text, loading_html, status_html, status_line
@@ -32,7 +33,6 @@ from cramdemo.ui.login import visitor_token
 from cramdemo.ui.offer import check_can_run, entry_of
 from cramdemo.ui.pace import MAX_SECONDS
 from cramdemo.ui.picker import duration_words, guessed_tokens, picker, picker_value, size_words
-from cramdemo.ui.results import put
 from cramdemo.ui.samples import Sample, read_samples
 from cramdemo.ui.shelf import SHELF, STOPS, WORKER, Loading, wait_until_warm
 from cramdemo.ui.tokens import EMPTY, token_view
@@ -112,7 +112,6 @@ class Tab:
     asked: list[Any]
     facts: list[Any]
     note: gr.HTML
-    download: gr.DownloadButton
     decode_it: gr.Button
     outcome: gr.State
 
@@ -300,10 +299,10 @@ def _run(request: gr.Request, ask: Callable[[], Asked], settings: Sequence[Any],
 
 
 def finish(outcome: Outcome) -> tuple[Any, ...]:
-    """After a run: buttons back, the file offered, and what to try."""
+    """After a run: buttons back, no longer the last run's file, and what to try."""
     tries = outcome.tries
     return (
-        gr.update(value=put(outcome.name, outcome.data) if outcome.data else None),
+        gr.update(value=None, interactive=False),
         gr.update(interactive=True),
         gr.update(interactive=False),
         gr.update(visible=bool(outcome.data)),
@@ -428,7 +427,6 @@ def tab(queue_limit: int | None) -> Tab:
         [left[name] for name in ASKED],
         [left[name] for name in FACTS],
         left["note"],
-        right["download"],
         right["decode_it"],
         right["outcome"],
     )
@@ -544,9 +542,15 @@ def _right_column() -> dict[str, Any]:
             parts["try_short"] = gr.Button("Shorten the text", size="sm", min_width=0, elem_id="try-short")
         with gr.Row(visible=False, elem_classes="cd-actions") as parts["actions"]:
             parts["download"] = gr.DownloadButton(
-                "Download the vectors", variant="primary", size="md", min_width=160, elem_id="download"
+                "Download the vectors",
+                variant="primary",
+                size="md",
+                min_width=160,
+                interactive=False,
+                elem_id="download",
             )
             parts["decode_it"] = gr.Button("Decode it", size="md", min_width=120, elem_id="decode-it")
+        parts["rescue"] = rescue()
     parts["history"] = history()
     parts["outcome"] = gr.State(NOTHING)
     return parts
@@ -642,6 +646,7 @@ def _connect_run(
         concurrency_limit=None,
         **STREAMED,
     )
+    connect_offer(ended, parts["outcome"], parts["download"], parts["rescue"])
     ended.then(None, None, None, js=move_focus("stop", "compress"), api_visibility="private")
     ended.then(remember, [past.kept, parts["outcome"]], [past.kept, parts["outcome"]], **QUICK)
     ended.then(  # what could not be counted while the model was busy

@@ -19,12 +19,12 @@ from cramdemo.errors import CramError, ModelMismatch, plural
 from cramdemo.gallery import exhibit
 from cramdemo.models import FrozenLM
 from cramdemo.ui.experiment import QUEUE, QUEUED, QUICK
+from cramdemo.ui.handout import lent
 from cramdemo.ui.jobs import PERIOD_SECONDS, Flag
 from cramdemo.ui.live import loading_html, status_line
 from cramdemo.ui.login import visitor_token
 from cramdemo.ui.offer import check_can_run, offered
 from cramdemo.ui.pace import PACE
-from cramdemo.ui.results import put
 from cramdemo.ui.shelf import RUNNER, SHELF, STOPS, Loading
 from cramdemo.ui.tokens import text_view, visible
 from cramdemo.vectors import MemVectors, load, to_bytes, token_digest
@@ -299,9 +299,10 @@ def lend(name: str) -> str:
 
     Raises:
         VectorFileError: there is no such exhibit.
+        gr.Error: see `lent`.
     """
     held = exhibit(name)
-    return put(f"{held.piece.name}.safetensors", to_bytes(held.vectors))
+    return lent(to_bytes(held.vectors), f"{held.piece.name}.safetensors")
 
 
 def tab(queue_limit: int | None) -> tuple[gr.File, Callable[[Any], None]]:

@@ -15,6 +15,7 @@ from cramdemo.ui import about, capacity, compress, decode, edit, gallery, geomet
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.chart import allow_plotly, head
 from cramdemo.ui.experiment import QUEUE, STREAMED
+from cramdemo.ui.handout import lend_file
 from cramdemo.ui.links import FRAGMENT_SCRIPT
 from cramdemo.ui.login import login_is_on
 from cramdemo.ui.offer import offered
@@ -87,13 +88,8 @@ def build() -> gr.Blocks:
 
 def _connect_decode_it(first: compress.Tab, tabs: gr.Tabs, file: gr.File, decode_on: Any) -> None:
     """From a finished run to its file on the Decode tab, decoded."""
-    carried = first.decode_it.click(
-        lambda path: (gr.Tabs(selected="decode"), path),
-        first.download,
-        [tabs, file],
-        **STREAMED,
-    )
-    decode_on(carried.then)
+    carried = first.decode_it.click(lend_file, first.outcome, file, **STREAMED)
+    decode_on(carried.then(lambda: gr.Tabs(selected="decode"), None, tabs, **STREAMED).then)
 
 
 def _connect_open(shown: gallery.Tab, tabs: gr.Tabs, file: gr.File, decode_on: Any) -> None:

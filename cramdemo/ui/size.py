@@ -31,10 +31,10 @@ from cramdemo.storage import (
 from cramdemo.ui.chart import BLANK, axis, chart, dots, figure, line
 from cramdemo.ui.compress import Outcome
 from cramdemo.ui.decode import check_vectors, model_for
-from cramdemo.ui.experiment import QUICK, STREAMED, Experiment, connect, controls
+from cramdemo.ui.experiment import QUICK, Experiment, connect, controls
+from cramdemo.ui.handout import connect_offer, rescue
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
-from cramdemo.ui.results import put
 from cramdemo.ui.samples import read_samples
 from cramdemo.ui.shelf import SHELF, Loading
 from cramdemo.ui.tokens import visible_texts
@@ -395,11 +395,6 @@ def source_html(outcome: Outcome, path: str | None) -> str:
     )
 
 
-def offer_file(file: File) -> Any:
-    """After a run: the smallest vectors."""
-    return gr.update(value=put(file.name, file.data) if file.data else None, interactive=bool(file.data))
-
-
 def tab(queue_limit: int | None, outcome: gr.State) -> None:
     """Lay out the tab and connect it.
 
@@ -421,12 +416,13 @@ def tab(queue_limit: int | None, outcome: gr.State) -> None:
             download = gr.DownloadButton(
                 "Download the smallest that survives", interactive=False, size="md", elem_id="bytes-download"
             )
+            place = rescue()
             view = _view()
             charts = [chart(f"bytes-{name}", *words, height=260) for name, words in _CHARTS.items()]
     smallest = gr.State(NOTHING)
     outputs = [sizes, view, *charts, positions, smallest]
     ended = connect(Experiment(TASK, [outcome, file], outputs, check, run, show, BLANKS), buttons, queue_limit)
-    ended.then(offer_file, smallest, download, concurrency_limit=None, **STREAMED)
+    connect_offer(ended, smallest, download, place)
     for changed in (outcome.change, file.upload, file.clear):
         changed(source_html, [outcome, file], source, **QUICK)
 

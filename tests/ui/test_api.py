@@ -6,8 +6,10 @@ import ast
 import asyncio
 import base64
 import dataclasses
+import errno
 import json
 import math
+import os
 import re
 import threading
 from pathlib import Path
@@ -115,6 +117,16 @@ def test_compress_streams_progress_then_summary_and_file(client, tiny_lm):
 
     answer = client.predict(handle_file(path), api_name="/decode")
     assert answer == {"text": SOLVABLE, "num_tokens": summary["num_tokens"], "lossless": True}
+
+
+def test_vectors_that_the_disk_has_no_room_for_come_in_base64(client, tiny_lm, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    summary, path = client.submit(SOLVABLE, 4, 500, model=TINY, api_name="/compress").result(timeout=SECONDS)
+    assert path is None and summary["lossless"]
+    assert decode(tiny_lm, from_bytes(base64.b64decode(summary["vectors_base64"]))).text == SOLVABLE
 
 
 def test_the_file_in_base64_is_the_file(client, made):

@@ -16,6 +16,7 @@ from cramdemo import MemVectors, ModelMismatch, VectorFileError, decode, save
 from cramdemo.storage import ALL_FORMATS, FORMATS, Positions, stored_as
 from cramdemo.ui import shelf, size
 from cramdemo.ui.compress import NOTHING, Outcome
+from cramdemo.ui.handout import offer
 from cramdemo.ui.live import LiveState
 from cramdemo.ui.samples import Sample
 from cramdemo.ui.size import (
@@ -25,7 +26,6 @@ from cramdemo.ui.size import (
     check,
     given,
     noise_chart,
-    offer_file,
     positions_html,
     run,
     show,
@@ -177,9 +177,8 @@ def test_stop_keeps_what_is_there_and_says_so(outcome: Outcome) -> None:
 
 
 def test_the_smallest_is_offered_as_a_file_that_decodes(measured: list[Measured], tiny_lm: Any) -> None:
-    assert offer_file(size.NOTHING) == gr.update(value=None, interactive=False)
     file = show(measured[-1])[1][-1]
-    path = Path(offer_file(file)["value"])
+    path = Path(offer(file)[0]["value"])
     assert path.read_bytes() == file.data and "int" in path.name and path.name.startswith(TINY)
     assert decode(tiny_lm, from_bytes(file.data)).text == SOLVABLE
 
