@@ -12,7 +12,9 @@ from tests.browser import EASY_NUM_MEM, EASY_TEXT, NEEDS_CHROMIUM, fill_form, op
 pytestmark = NEEDS_CHROMIUM
 
 
-def test_on_a_full_disk_vectors_are_downloaded_without_one(url, browser, watch, built_in, tmp_path, monkeypatch):
+def test_on_a_full_disk_vectors_are_downloaded_without_one(  # noqa: PLR0917
+    url, browser, watch, built_in, tmp_path, monkeypatch
+):
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -271,7 +271,7 @@ def test_a_run_is_not_solved_while_decoding_says_no(tiny_lm: FrozenLM, monkeypat
     assert (result.reason, result.lossless) == ("solved", True)
     assert result.min_margin > 0.5 - 1e-4
 
-    monkeypatch.setattr(ENGINE, "verify", lambda *a: dataclasses.replace(verify(*a), lossless=False))
+    monkeypatch.setattr(ENGINE, "verify", lambda *a, **k: dataclasses.replace(verify(*a, **k), lossless=False))
     never = run_cram(tiny_lm, EASY, dataclasses.replace(config, steps=300))
     assert (never.reason, never.lossless) == ("steps", False)
     assert never.accuracy == 1.0

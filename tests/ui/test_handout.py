@@ -40,7 +40,7 @@ def test_without_a_file_the_button_and_the_link_are_empty() -> None:
 
 
 def test_a_run_that_the_server_has_forgotten_has_no_file() -> None:
-    with pytest.raises(gr.Error, match="forgotten this run. Compress again"):
+    with pytest.raises(gr.Error, match="has forgotten this run"):
         lend_file(NOTHING)
 
 
