@@ -14,7 +14,6 @@ import argparse
 import copy
 import ctypes
 import dataclasses
-import functools
 import gc
 import inspect
 import io
@@ -30,6 +29,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -317,29 +317,39 @@ def large() -> Iterator[bytes]:
             yield from (join(header, bytes(size - 4) + last) for last in (bytes(4), b"\xff" * 4))
 
 
-def swept() -> Iterator[bytes]:
+def swept() -> list[Callable[[], bytes]]:
     """Every value of `VALUES` in every place of every golden file's header; every name left out, and twice."""
-    for data in GOLDEN:
-        for number in range(len(places(split(data)[0]))):
-            for value in VALUES:
-                header, body = split(data)
-                container, key = places(header)[number]
-                container[key] = value
-                yield join(header, body)
-            for left in (True, False):
-                header, body = split(data)
-                container, key = places(header)[number]
-                if isinstance(container, dict):
-                    container |= {} if left else {TWICE + key: container[key]}
-                    _ = container.pop(key) if left else None
-                    yield join(header, body)
+    changes = [*(partial(_put, value=value) for value in VALUES), _leave_out, _say_twice]
+    return [
+        partial(_changed, data, number, change)
+        for data in GOLDEN
+        for number, (container, _) in enumerate(places(split(data)[0]))
+        for change in (changes if isinstance(container, dict) else changes[:-2])
+    ]
 
 
-def cut() -> Iterator[bytes]:
+def _changed(data: bytes, number: int, change: Callable[[Any, Any], object]) -> bytes:
+    header, body = split(data)
+    change(*places(header)[number])
+    return join(header, body)
+
+
+def _put(container: Any, key: Any, value: Any) -> None:
+    container[key] = value
+
+
+def _leave_out(container: Any, key: Any) -> None:
+    del container[key]
+
+
+def _say_twice(container: Any, key: Any) -> None:
+    container[TWICE + key] = container[key]
+
+
+def cut() -> list[Callable[[], bytes]]:
     """Every beginning of every golden file, and each with more behind it."""
-    for data in GOLDEN:
-        yield from (data[:size] for size in range(len(data)))
-        yield from (data + more for more in (b"\0", b"\0" * 8, data))
+    beginnings = [data[:size] for data in GOLDEN for size in range(len(data))]
+    return [partial(bytes, each) for each in beginnings + [data + bytes(8) for data in GOLDEN]]
 
 
 LISTED: dict[str, Callable[[], Iterator[bytes]]] = {
@@ -352,24 +362,20 @@ LONG_LISTED = {"every value in every place": swept, "every truncation": cut}
 
 
 def inputs(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """So many files with the kind of each: what is listed, evenly thinned out where it is too much, then by chance."""
+    """So many files with the kind of each: what is listed, of the long lists at most a fifth each, then by chance."""
     number = 0
-    for kind, files in (LISTED | LONG_LISTED).items():
-        step = 1
-        if kind in LONG_LISTED:
-            step = -(-5 * _length(files) // count)
-        for at, data in enumerate(files()):
-            if at % step == 0:
-                number += 1
-                yield kind, data
+    for kind, files in LISTED.items():
+        for data in files():
+            number += 1
+            yield kind, data
+    for kind, makers in LONG_LISTED.items():
+        each = makers()
+        for make in each[:: -(-5 * len(each) // count)]:
+            number += 1
+            yield kind, make()
     for drawn in range(count - number):
         random = Random(f"{seed} {drawn}")
         yield damage(random, random.choice(GOLDEN))
-
-
-@functools.cache
-def _length(files: Callable[[], Iterator[bytes]]) -> int:
-    return sum(1 for _ in files())
 
 
 # ---- the rules

@@ -184,9 +184,7 @@ GOLDEN: dict[str, tuple[str, list[float]]] = {  # digest of the file, and its nu
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_files_of_version_1_still_load(name: str) -> None:
-    """Those of float32 and of the others are as the first release wrote them. If this fails, files in the world cannot
-    be read any more.
-    """
+    """As the first release wrote them. If this fails, files in the world cannot be read any more."""
     digest, numbers = GOLDEN[name]
     path = DATA / f"{name}.safetensors"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
@@ -314,7 +312,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "figures a list": (_with_metadata(metrics="[]"), "metrics is not a JSON dict"),
     "checks not objects": (_with_metadata(verified="[1]"), "verified is not a JSON list"),
     "figures larger than 64 bits": (_with_metadata(metrics='{"bits": 9223372036854775808}'), "metrics is not JSON"),
-    "half a surrogate pair": (_with_metadata(metrics='{"\\\\ud800": 1}'.replace("\\\\", "\\")), "metrics is not JSON"),
+    "half a surrogate pair": (_with_metadata(metrics='{"\\ud800": 1}'), "metrics is not JSON"),
     "figures deeper than ours": (_with_metadata(metrics='{"a": ' + "[" * 16 + "]" * 16 + "}"), "metrics is not JSON"),
     "more figures than ours": (_with_metadata(metrics=json.dumps({"a": [1] * 2000})), "metrics has 6,007 characters"),
     "model with a name without end": (_with_metadata(model_id="m" * 501), "model_id has 501 characters, at most 500"),
