@@ -18,7 +18,7 @@ test: check $(VENV)/chromium.stamp
 
 # 300 rounds in one server: memory, folders, pace, and every file decoded again in new processes. Some minutes.
 soak: $(VENV)/dev.stamp
-	CRAMDEMO_SOAK_ROUNDS=300 $(BIN)/python -m pytest -s tests/test_service.py
+	SOAK_ROUNDS=300 $(BIN)/python -m pytest -s tests/test_service.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

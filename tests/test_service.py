@@ -24,7 +24,7 @@ from cramdemo.ui.page import SESSIONS
 from tests.service import Service, children_of, memory_of, running_app, threads_of, vectors_of
 
 VISITORS = 20
-ROUNDS = int(os.environ.get("CRAMDEMO_SOAK_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "20"))
 SETTLED = 30  # rounds after which memory counts
 GROWTH_BYTES = 30e6
 PACE = 0.95  # of the last rounds over the first ones, in steps a second
