@@ -155,7 +155,7 @@ def test_a_space_holds_what_it_needs_and_nothing_else(hardware: str, checkout: P
     written = write_space(tmp_path / "space", hardware)
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cramdemo").rglob("*.py")}
     assets = {"cram-mini/encoder/config.json", "samples/samples.json"}
-    assets |= {"bytes.png", "capture.webp", "race.png", "screenshot.png"}  # shown by the README
+    assets |= {"bytes.png", "capture.webp", "geometry.png", "race.png", "screenshot.png"}  # shown by the README
     assets |= {
         f"{folder}/{path.name}"
         for folder in ("gallery", "paper", "samples")
