@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -284,6 +284,28 @@ def run_cram(lm: FrozenLM, text_or_ids: str | Sequence[int], config: CramConfig 
     *_, result = cram(lm, text_or_ids, config)
     assert isinstance(result, CramResult)
     return result
+
+
+def packed(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int], config: Mapping[str, Any]) -> MemVectors:
+    """A copy of vectors with what a decoder needs to know; nothing is verified of them yet.
+
+    Args:
+        mem: (K, d), float32, optimised in the dtype of this model's steps.
+        token_ids: the text's N ids.
+        config: settings of the run, plain values.
+    """
+    return MemVectors(
+        mem=mem.detach().cpu().clone(),
+        model_id=lm.name,
+        model_revision=lm.revision,
+        model_fingerprint=lm.fingerprint,
+        tokenizer_fingerprint=lm.tokenizer_fingerprint,
+        num_tokens=len(token_ids),
+        token_sha256=token_digest(token_ids),
+        dtype_trained=dtype_name(lm.for_steps().dtype),
+        config=dict(config),
+        created_with=f"cramdemo {__version__}",
+    )
 
 
 def judge(
@@ -742,19 +764,7 @@ class _Run:
         return tuple(torch.where(scores.correct, ids, rivals).tolist())
 
     def _vectors(self, mem: Tensor) -> MemVectors:
-        lm = self.lm
-        return MemVectors(
-            mem=mem.detach().cpu().clone(),
-            model_id=lm.name,
-            model_revision=lm.revision,
-            model_fingerprint=lm.fingerprint,
-            tokenizer_fingerprint=lm.tokenizer_fingerprint,
-            num_tokens=len(self.token_ids),
-            token_sha256=token_digest(self.token_ids),
-            dtype_trained=dtype_name(self.stepper.dtype),
-            config=self._settings(),
-            created_with=f"cramdemo {__version__}",
-        )
+        return packed(self.lm, mem, self.token_ids, self._settings())
 
     def _settings(self) -> dict[str, Any]:
         """The file's `config`; nobody must think that a run from given vectors could be repeated by its seed."""

@@ -154,16 +154,8 @@ def greedy_prefix(
     Raises:
         ModelError: it was given up, as `GIVEN_UP` says.
     """
-    right = torch.tensor(token_ids, device=lm.device)
-    correct, smallest = 0, float("inf")
-    for position, logits in enumerate(_greedy(lm, mem[None], len(token_ids))):
-        if int(logits[0].argmax()) != token_ids[position]:
-            break
-        if give_up():
-            raise ModelError(GIVEN_UP)
-        smallest = min(smallest, float(margins(logits[None], right[None, position, None])))
-        correct += 1
-    return correct, smallest if correct else 0.0
+    (found,) = greedy_side_by_side(lm, mem[None], [token_ids], give_up=give_up)
+    return found
 
 
 def greedy_prefixes(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> list[int]:
@@ -178,18 +170,16 @@ def greedy_prefixes(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int]) -> list
     Returns:
         B numbers from 0 to N.
     """
-    right = torch.ones(len(mem), dtype=torch.bool, device=lm.device)
-    correct = torch.zeros(len(mem), dtype=torch.int64, device=lm.device)
-    for position, logits in enumerate(_greedy(lm, mem, len(token_ids))):
-        right &= logits.argmax(-1) == token_ids[position]
-        correct += right
-        if not bool(right.any()):
-            break
-    return [int(count) for count in correct]
+    return [count for count, _ in greedy_side_by_side(lm, mem, [token_ids] * len(mem))]
 
 
 def greedy_side_by_side(
-    lm: FrozenLM, mem: Tensor, texts: Sequence[Sequence[int]], *, least_margin: float = 0.0
+    lm: FrozenLM,
+    mem: Tensor,
+    texts: Sequence[Sequence[int]],
+    *,
+    least_margin: float = 0.0,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> list[tuple[int, float]]:
     """`greedy_prefix` of many vectors, each with a text of its own, decoded together.
 
@@ -197,25 +187,34 @@ def greedy_side_by_side(
 
     Args:
         mem: (B, K, d).
-        texts: B texts of ids.
+        texts: B texts of ids; decoding stops when all have gone wrong.
         least_margin: logits; a token that is right by less counts as wrong.
+        give_up: asked at each token.
 
     Returns:
         For each how many leading tokens are right, and the smallest logit margin among them, 0.0 if there is none.
+
+    Raises:
+        ModelError: it was given up, as `GIVEN_UP` says.
     """
-    correct, smallest = [0] * len(texts), [float("inf")] * len(texts)
-    right = [True] * len(texts)
-    for position, logits in enumerate(_greedy(lm, mem, max(map(len, texts)))):
-        wanted = torch.tensor([text[min(position, len(text) - 1)] for text in texts], device=lm.device)
-        found = margins(logits[:, None], wanted[:, None])[:, 0].tolist()
-        for number, text in enumerate(texts):
-            right[number] &= position < len(text) and found[number] > least_margin
-            if right[number]:
-                correct[number] += 1
-                smallest[number] = min(smallest[number], found[number])
-        if not any(right):
+    longest = max(map(len, texts), default=0)
+    ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=lm.device)  # (B, longest)
+    found = [(0, float("inf"))] * len(texts)
+    for position, logits in enumerate(_greedy(lm, mem, longest)):
+        right = (logits.argmax(-1) == ids[:, position]).tolist()
+        by = margins(logits[:, None], ids[:, position, None])[:, 0].tolist()
+        going = [
+            row
+            for row, (count, _) in enumerate(found)
+            if count == position < len(texts[row]) and right[row] and not by[row] < least_margin
+        ]
+        if not going:
             break
-    return [(count, margin if count else 0.0) for count, margin in zip(correct, smallest, strict=True)]
+        if give_up():
+            raise ModelError(GIVEN_UP)
+        for row in going:
+            found[row] = (position + 1, min(found[row][1], by[row]))
+    return [(count, margin if count else 0.0) for count, margin in found]
 
 
 def decode_side_by_side(lm: FrozenLM, mem: Tensor, num_tokens: int) -> Iterator[list[int]]:

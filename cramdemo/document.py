@@ -137,7 +137,7 @@ def cram_document(
     config = (config or CramConfig.for_model(lm)).filled(lm)
     check_length(lm, min(1, len(token_ids)), config.num_mem)
     batch = Batch(lm, config, rows, thorough=thorough)
-    return _Document(lm, list(token_ids), batch, list(done)).states(stop or (lambda: False))
+    return _Document(list(token_ids), batch, list(done)).states(stop or (lambda: False))
 
 
 @dataclass
@@ -151,13 +151,12 @@ class _Lane:
 class _Document:
     """The text's segments: finished, in the batch, and not begun."""
 
-    def __init__(self, lm: FrozenLM, token_ids: list[int], batch: Batch, done: list[Segment]) -> None:
-        self.lm, self.token_ids, self.batch, self.config = lm, token_ids, batch, batch.config
-        config, rows = batch.config, len(batch.rows)
-        self.first = FIRST_TOKENS * config.num_mem
-        self.longest = min(lm.max_tokens(config.num_mem), LONGEST * self.first)
+    def __init__(self, token_ids: list[int], batch: Batch, done: list[Segment]) -> None:
+        self.token_ids, self.batch, self.num_mem = token_ids, batch, batch.config.num_mem
+        self.first = FIRST_TOKENS * self.num_mem
+        self.longest = min(batch.lm.max_tokens(self.num_mem), LONGEST * self.first)
         self.segments = done
-        self.waiting = _parted(_gaps(done, len(token_ids)), rows, LEAST_LANE * self.first)
+        self.waiting = _parted(_gaps(done, len(token_ids)), len(batch.rows), LEAST_LANE * self.first)
         self.lanes: dict[int, _Lane] = {}  # by their rows
         self.unproved: list[Held] = []
         self.steps = 0
@@ -174,7 +173,7 @@ class _Document:
                     raise
                 if not self.segments:
                     raise ModelError(
-                        f"There is not enough memory for {self.lm.name} and a batch of segments. "
+                        f"There is not enough memory for {self.batch.lm.name} and a batch of segments. "
                         "Take fewer memory tokens, or a smaller model."
                     ) from error
                 reason = MEMORY
@@ -240,7 +239,7 @@ class _Document:
         mem = torch.stack([held.mem for held in self.unproved])
         texts = [self.token_ids[h.tag : h.tag + max(1, h.num_tokens)] for h in self.unproved]
         for held, text, (correct, margin) in zip(
-            self.unproved, texts, greedy_side_by_side(self.lm, mem, texts, least_margin=LEAST_MARGIN), strict=True
+            self.unproved, texts, greedy_side_by_side(self.batch.lm, mem, texts, least_margin=LEAST_MARGIN), strict=True
         ):
             self.segments.append(Segment(held.tag, max(1, correct), held.mem, correct > 0, margin))
             if correct < len(text) and len(text) > 1:
@@ -253,7 +252,7 @@ class _Document:
         ]
         return DocumentState(
             num_tokens=len(self.token_ids),
-            num_mem=self.config.num_mem,
+            num_mem=self.num_mem,
             segments=tuple(sorted(self.segments, key=lambda segment: segment.start)),
             running=tuple(sorted(running, key=lambda each: each.start)),
             steps=self.steps,
@@ -274,7 +273,7 @@ def _gaps(done: Sequence[Segment], num_tokens: int) -> list[_Lane]:
 
 
 def _parted(gaps: list[_Lane], count: int, least: int) -> list[_Lane]:
-    """The gaps, the longest of them halved until there are `count`, or none is worth halving."""
+    """The gaps, the longest of them parted evenly until there are `count`, or none is worth parting."""
     lanes = list(gaps)
     while lanes and len(lanes) < count:
         longest = max(lanes, key=lambda lane: lane.end - lane.at)

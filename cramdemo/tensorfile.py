@@ -77,8 +77,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     A process that is killed in between leaves a hidden file beside it, which `partials` finds.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or the disk is full; its `filename` is `path`.
     """
+    try:
+        _write(path, data)
+    except OSError as error:
+        error.filename = str(path)  # a full disk has none, and nobody knows the temporary one
+        raise
+
+
+def _write(path: Path, data: bytes) -> None:
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -203,12 +203,8 @@ def save(vectors: MemVectors, path: str | Path) -> Path:
         VectorFileError: the vectors cannot be written in this format.
         OSError: the folder cannot be written, or the disk is full; its `filename` is the path that was asked for.
     """
-    target, data = Path(path), to_bytes(vectors)
-    try:
-        write_atomically(target, data)
-    except OSError as error:
-        error.filename = str(target)  # a full disk has none, and nobody knows the temporary one
-        raise
+    target = Path(path)
+    write_atomically(target, to_bytes(vectors))
     return target
 
 

@@ -418,16 +418,22 @@ def test_settings_out_of_range_are_told_before_a_model_is_loaded(
     assert "num_mem is 0" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_the_best_so_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def pressed_at_third_progress(*arguments: Any, **settings: Any) -> Iterator[Any]:
+def _ctrl_c_at(progress: int) -> Callable[..., Iterator[Any]]:
+    """`cram`, with Ctrl-C pressed before a progress is given, counted from 0."""
+
+    def pressed(*arguments: Any, **settings: Any) -> Iterator[Any]:
         for count, item in enumerate(cram(*arguments, **settings)):
-            if count == 2:
+            if count == progress:
                 signal.raise_signal(signal.SIGINT)
             yield item
 
-    monkeypatch.setattr("cramdemo.cli.cram", pressed_at_third_progress)
+    return pressed
+
+
+def test_ctrl_c_keeps_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cramdemo.cli.cram", _ctrl_c_at(2))
     text, vectors = tmp_path / "long.txt", tmp_path / "long.safetensors"
     text.write_text("Seventeen purple 9931 zebras quietly vote on Thursdays. " * 4)
     assert main(["cram", str(text), "-o", str(vectors), "--steps", "100000", "--json"]) == 3
@@ -441,12 +447,6 @@ def test_ctrl_c_keeps_the_best_so_far(
 def test_the_same_command_goes_on_after_ctrl_c_and_leaves_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def pressed_at_second_progress(*arguments: Any, **settings: Any) -> Iterator[Any]:
-        for count, item in enumerate(cram(*arguments, **settings)):
-            if count == 1:
-                signal.raise_signal(signal.SIGINT)
-            yield item
-
     text, vectors, kept = tmp_path / "t.txt", tmp_path / "v.safetensors", tmp_path / "made" / "kept"
     text.write_text("Seventeen purple 9931 zebras quietly vote on Thursdays. ")
     settings = ["--steps", "40", "--margin", "50", "--init", "embedding", "--json"]
@@ -454,7 +454,7 @@ def test_the_same_command_goes_on_after_ctrl_c_and_leaves_no_checkpoint(
     main(["cram", str(text), "-o", str(tmp_path / "alone.safetensors"), *settings])
     alone = json.loads(capsys.readouterr().out)
     with monkeypatch.context() as patch:
-        patch.setattr("cramdemo.cli.cram", pressed_at_second_progress)
+        patch.setattr("cramdemo.cli.cram", _ctrl_c_at(1))
         main(command)
     captured = capsys.readouterr()
     stopped = json.loads(captured.out)

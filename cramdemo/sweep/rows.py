@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from cramdemo.errors import ConfigError
+from cramdemo.tensorfile import write_atomically
 
 Row = dict[str, Any]
 PATTERN = "rows-*.jsonl"
@@ -89,12 +92,7 @@ def export(rows: Iterable[Row], path: Path) -> int:
     listed = list(rows)
     if not listed:
         raise ConfigError("There are no rows to export yet. Run the sweep first.")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        _WRITERS[path.suffix](listed, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, _WRITERS[path.suffix](listed))
     return len(listed)
 
 
@@ -119,27 +117,28 @@ def _flat(rows: list[Row]) -> tuple[list[str], list[Row]]:
     return names, flat
 
 
-def _parquet(rows: list[Row], path: Path) -> None:
+def _parquet(rows: list[Row]) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
     names, flat = _flat(rows)
     table = pyarrow.table({name: [row.get(name) for row in flat] for name in names})
-    pyarrow.parquet.write_table(table, path)
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file)
+    return file.getvalue()
 
 
-def _jsonl(rows: list[Row], path: Path) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def _jsonl(rows: list[Row]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def _csv(rows: list[Row], path: Path) -> None:
-    import csv
-
+def _csv(rows: list[Row]) -> bytes:
     names, flat = _flat(rows)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(flat)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names)
+    writer.writeheader()
+    writer.writerows(flat)
+    return file.getvalue().encode()
 
 
-_WRITERS: dict[str, Callable[[list[Row], Path], None]] = {".parquet": _parquet, ".jsonl": _jsonl, ".csv": _csv}
+_WRITERS: dict[str, Callable[[list[Row]], bytes]] = {".parquet": _parquet, ".jsonl": _jsonl, ".csv": _csv}

@@ -16,7 +16,7 @@ import torch
 from cramdemo import __version__
 from cramdemo.bench.recipes import progressive_for, recipe_passes
 from cramdemo.config import CramConfig
-from cramdemo.cram import CramResult, check_length, cram, judge
+from cramdemo.cram import CramResult, check_length, cram, judge, packed
 from cramdemo.errors import ConfigError, CramError, ModelError
 from cramdemo.hub import fetch
 from cramdemo.models import FrozenLM, files_of, load_model
@@ -25,7 +25,7 @@ from cramdemo.sweep.jobs import Job, Jobs
 from cramdemo.sweep.rows import Row, RowFile, read_rows
 from cramdemo.sweep.spec import PUBLISHED, Spec
 from cramdemo.sweep.texts import read_texts
-from cramdemo.vectors import MemVectors, dtype_name, save, to_bytes, token_digest
+from cramdemo.vectors import MemVectors, save, to_bytes
 
 VECTORS = "vectors"  # folder for the files, by their digests
 
@@ -164,23 +164,11 @@ def _published(lm: FrozenLM, ids: list[int], job: Job, stop: Callable[[], bool])
     """A published recipe in its plain loop, judged as ours is."""
     base = progressive_for(lm) if job.recipe.like == "progressive" else PUBLISHED[job.recipe.like]
     recipe, started = dataclasses.replace(base, **job.recipe.settings), time.perf_counter()
-    stepper = lm.for_steps()
-    for states in recipe_passes(stepper, torch.tensor([ids]), recipe, num_mem=job.num_mem, seed=job.seed):
+    for states in recipe_passes(lm.for_steps(), torch.tensor([ids]), recipe, num_mem=job.num_mem, seed=job.seed):
         (found,) = states
         if stop():
             break
-    vectors = MemVectors(
-        mem=found.mem.detach().float().cpu(),
-        model_id=lm.name,
-        model_revision=lm.revision,
-        model_fingerprint=lm.fingerprint,
-        tokenizer_fingerprint=lm.tokenizer_fingerprint,
-        num_tokens=len(ids),
-        token_sha256=token_digest(ids),
-        dtype_trained=dtype_name(stepper.dtype),
-        config={"recipe": job.recipe.like, **job.recipe.settings, "seed": job.seed},
-        created_with=f"cramdemo {__version__}",
-    )
+    vectors = packed(lm, found.mem, ids, {"recipe": job.recipe.like, **job.recipe.settings, "seed": job.seed})
     return judge(lm, vectors, ids, reason="steps", steps=found.steps, started=started, flops=found.flops)
 
 

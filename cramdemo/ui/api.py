@@ -189,12 +189,14 @@ def _with_file(state: LiveState, model: str, as_base64: bool) -> Item:
     vectors = state.result.vectors if state.result else state.best
     assert vectors is not None
     name, data = file_name(state, model), to_bytes(vectors)
-    report, in_base64 = last_dict(state), {"vectors_base64": base64.b64encode(data).decode("ascii")}
+    report = last_dict(state)
     try:
         file = gr.FileData(path=put(name, data), orig_name=name)
     except OSError:
-        return report | in_base64, None
-    return report | (in_base64 if as_base64 else {}), file
+        file = None
+    if as_base64 or file is None:
+        report["vectors_base64"] = base64.b64encode(data).decode("ascii")
+    return report, file
 
 
 def _check_text(text: Any) -> None:

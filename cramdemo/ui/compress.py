@@ -592,9 +592,9 @@ def _connect_form(left: dict[str, Any]) -> None:
 def _connect_runs(left: dict[str, Any], right: dict[str, Any], queue_limit: int | None) -> None:
     outcome, settings = right["outcome"], [left[name] for name in SETTINGS]
     form = [left["num_mem"], left["search"]]
-    shorter = right["try_short"].click(shorter_text, outcome, left["text"], **QUICK)
-    more = [right["try_mem"].click(with_more, outcome, form, **QUICK)]
-    more += [right["try_steps"].click(with_as_many, outcome, form, **QUICK)]
+    shorter = right["try_short"].click(shorter_text, [outcome, left["text"]], left["text"], **QUICK)
+    more = [right["try_mem"].click(with_more, [outcome, *form], form, **QUICK)]
+    more += [right["try_steps"].click(with_as_many, [outcome, *form], form, **QUICK)]
     for start in (left["compress"].click, shorter.then):
         _connect_run(start, (check, run), settings, left | right, queue_limit)
     for change in more:
@@ -602,19 +602,19 @@ def _connect_runs(left: dict[str, Any], right: dict[str, Any], queue_limit: int 
     left["stop"].click(stop, None, None, **QUICK)
 
 
-def shorter_text(outcome: Outcome) -> Any:
-    """What the last run solved of its text."""
-    return outcome.tries.shorter if outcome.data else gr.skip()
+def shorter_text(outcome: Outcome, text: str) -> str:
+    """What the last run solved of its text; the text as it is where the server has forgotten the run."""
+    return outcome.tries.shorter if outcome.data else text
 
 
-def with_more(outcome: Outcome) -> tuple[Any, Any]:
-    """K and the search's checkbox for a run with more memory tokens; a server that was restarted knows of no run."""
-    return (outcome.tries.num_mem, False) if outcome.data else (gr.skip(), gr.skip())
+def with_more(outcome: Outcome, num_mem: float | None, search: bool) -> tuple[float | None, bool]:
+    """K and the search's checkbox for a run with more memory tokens; as they are where the server has forgotten it."""
+    return (outcome.tries.num_mem, False) if outcome.data else (num_mem, search)
 
 
-def with_as_many(outcome: Outcome) -> tuple[Any, Any]:
+def with_as_many(outcome: Outcome, num_mem: float | None, search: bool) -> tuple[float | None, bool]:
     """The same for a run with as many as there are."""
-    return (from_bytes(outcome.data).num_mem, False) if outcome.data else (gr.skip(), gr.skip())
+    return (from_bytes(outcome.data).num_mem, False) if outcome.data else (num_mem, search)
 
 
 def _connect_run(

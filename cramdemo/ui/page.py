@@ -76,8 +76,11 @@ def build() -> gr.Blocks:
             with gr.Tab("About", id="about", elem_id="tab-about"):
                 about.tab(AT_A_TIME, kept_hours=(LIFE_SECONDS + LOOK_SECONDS) // 3600)
         gr.HTML(FOOT, apply_default_css=False, elem_classes="cd-flat")
-        _connect_decode_it(first, tabs, file, decode_on)
-        _connect_open(shown, tabs, file, decode_on)
+        for lent in (
+            first.decode_it.click(lend_file, first.outcome, file, **STREAMED),
+            shown.open_in_decode.click(decode.lend, shown.chosen, file, **STREAMED),
+        ):
+            _connect_to_decode(lent, tabs, decode_on)
         _connect_load(page, first)
         page.unload(_forget)
         add_api(AT_A_TIME, QUEUE)
@@ -86,15 +89,8 @@ def build() -> gr.Blocks:
     return built
 
 
-def _connect_decode_it(first: compress.Tab, tabs: gr.Tabs, file: gr.File, decode_on: Any) -> None:
-    """From a finished run to its file on the Decode tab, decoded."""
-    carried = first.decode_it.click(lend_file, first.outcome, file, **STREAMED)
-    decode_on(carried.then(lambda: gr.Tabs(selected="decode"), None, tabs, **STREAMED).then)
-
-
-def _connect_open(shown: gallery.Tab, tabs: gr.Tabs, file: gr.File, decode_on: Any) -> None:
-    """From the gallery to the same file on the Decode tab, decoded."""
-    lent = shown.open_in_decode.click(decode.lend, shown.chosen, file, **STREAMED)
+def _connect_to_decode(lent: Any, tabs: gr.Tabs, decode_on: Any) -> None:
+    """After an event that has put a file on the Decode tab: go there, and decode it."""
     decode_on(lent.then(lambda: gr.Tabs(selected="decode"), None, tabs, **STREAMED).then)
 
 
