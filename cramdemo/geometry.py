@@ -244,11 +244,13 @@ def principal_components(points: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The points' coordinates (T, C), from their mean, and each component's share of the variance (C,), largest
-        first, both float64, C the smaller of T and D; no share is NaN. Signs are such that the last point lies on the
-        positive side of the first one.
+        first, both float64, C the smaller of T and D; no share is NaN, and what is rounding only is 0. Signs are such
+        that the last point lies on the positive side of the first one.
     """
     centred = points.double() - points.double().mean(0)
     left, values, _ = torch.linalg.svd(centred, full_matrices=False)
+    rounding = torch.finfo(torch.float64).eps * max(centred.shape) * values[:1]
+    values = torch.where(values > rounding, values, 0.0)  # two points, say, have no second direction
     coordinates = left * values
     way = torch.where(coordinates[-1] < coordinates[0], -1.0, 1.0)
     variance = values.square()

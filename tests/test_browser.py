@@ -9,6 +9,7 @@ import pytest
 from cramdemo import decode, load, save
 from cramdemo.ui import live
 from cramdemo.ui.decode import DecodeState
+from cramdemo.ui.experiment import move_focus
 from tests.browser import EASY_NUM_MEM, EASY_TEXT, NEEDS_CHROMIUM, fill_form, open_page
 
 pytestmark = NEEDS_CHROMIUM
@@ -129,3 +130,13 @@ def test_sample_chip_fills_text_and_memory_tokens(url, browser, watch):
     page.get_by_role("button", name="Not English", exact=True).click()
     page.wait_for_function("document.querySelector('#count').innerText.includes('K = 2')")
     assert page.input_value("#text textarea").startswith("La mer est calme")
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_the_focus_is_handed_on_unless_the_visitor_has_taken_it_elsewhere(browser, taken):
+    page = browser.new_page()
+    page.set_content("<button id=stop>Stop</button><button id=start>Start</button><input id=theirs>")
+    page.focus("#stop")
+    page.evaluate(f"{{ ({move_focus('stop', 'start')})(); if ({str(taken).lower()}) {{ theirs.focus(); }} }}")
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.activeElement.id") == ("theirs" if taken else "start")

@@ -67,6 +67,13 @@ def test_components_keep_distances_and_look_from_the_first_point_to_the_last() -
     assert bool((variance[:-1] >= variance[1:]).all()) and math.isclose(float(variance.sum()), 1)
 
 
+def test_two_points_have_no_second_direction_not_even_by_rounding():
+    points = torch.randn(2, 256, generator=torch.Generator().manual_seed(0))
+    coordinates, variance = principal_components(points)
+    assert coordinates[:, 1].tolist() == [0, 0] and variance[1] == 0
+    assert float(coordinates[1, 0] - coordinates[0, 0]) == pytest.approx(float((points[1] - points[0]).norm()))
+
+
 def test_points_that_do_not_move_have_no_variance_and_no_nan() -> None:
     coordinates, variance = principal_components(torch.ones(3, 4))
     assert coordinates.eq(0).all() and variance.eq(0).all()

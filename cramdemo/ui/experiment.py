@@ -169,9 +169,12 @@ def move_focus(old: str, new: str, show: str = "") -> str:
     """
     motion = "matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth'"
     scroll = f"document.getElementById('{show}')?.scrollIntoView({{block: 'start', behavior: {motion}}});"
-    return (
-        "() => { const at = document.activeElement; "
+    focus = (  # looked at only then: in between a visitor may have gone elsewhere
+        "const at = document.activeElement; "
         f"if (!at || at === document.body || at.disabled || at.id === '{old}') "
-        f"{{ setTimeout(() => document.getElementById('{new}')?.focus({{preventScroll: true}}), 50); }} "
+        f"{{ document.getElementById('{new}')?.focus({{preventScroll: true}}); }}"
+    )
+    return (
+        f"() => {{ setTimeout(() => {{ {focus} }}, 50); "
         f"{f'if (window.innerWidth < {NARROW_PX}) {{ {scroll} }}' if show else ''} }}"
     )
