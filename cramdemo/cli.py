@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +29,8 @@ from cramdemo.catalogue import BUILT_IN, MODELS, UNLIMITED, ModelEntry, publishe
 from cramdemo.config import MAX_NUM_MEM, OPTIMIZERS, CramConfig
 from cramdemo.cram import CramResult, Progress, check_characters, cram
 from cramdemo.decode import decode
-from cramdemo.errors import ConfigError, CramError, ModelError, TextError, plural
+from cramdemo.document import DONE, DocumentState, Segment, cram_document, decode_document, finished, pack
+from cramdemo.errors import ConfigError, CramError, ModelError, TextError, VectorFileError, plural
 from cramdemo.fewest import Search, Trial, fewest
 from cramdemo.gallery import FOLDER, make_gallery
 from cramdemo.hub import Download
@@ -35,8 +38,14 @@ from cramdemo.models import FrozenLM, load_model
 from cramdemo.passages import read_books
 from cramdemo.plots import capacity_figure, training_svg
 from cramdemo.resume import check_folder
+from cramdemo.segments import MAX_DOCUMENT_BYTES, DocumentVectors, is_document
+from cramdemo.segments import describe as describe_document
+from cramdemo.segments import from_bytes as document_from_bytes
+from cramdemo.segments import to_bytes as document_to_bytes
 from cramdemo.space import FLAVOURS, check_name, push_space, write_space
-from cramdemo.vectors import MemVectors, describe, load, save, to_bytes
+from cramdemo.tensorfile import write_atomically
+from cramdemo.vectors import MemVectors, describe, from_bytes, load, read_bytes
+from cramdemo.vectors import to_bytes as vectors_to_bytes
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_NOT_LOSSLESS = 0, 2, 3
 SUFFIX = ".safetensors"
@@ -45,6 +54,7 @@ CRAM_SETTINGS = (  # that `cram` has an option for
     *("init", "precision", "seed"),
 )
 FEWEST = "auto"  # in the place of K
+SAVE_SECONDS, SAVE_SPACING = 10.0, 100  # between two writes of a document that grows; times what a write took
 _LEAST_BYTES = 4096  # of room on a disk, before a run that writes to it
 _DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto: all GPUs and main memory together (default: a GPU if there is one)"
 MODEL_HELP = "name from `models`, folder, or hub id as owner/name"
@@ -129,6 +139,13 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
         "stopped, the same command goes on from there; the files go once the vectors are saved"
     )
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help=checkpoint_help)
+    document_help = (
+        "a text of any length: segments of K vectors each, as full as they are found to hold, in one file; if it is "
+        "killed or stopped, the same command goes on from what the file has"
+    )
+    parser.add_argument("--document", action="store_true", help=document_help)
+    segment_help = "with --document: end a segment after so many tokens (default: as many as its vectors hold)"
+    parser.add_argument("--segment-tokens", type=int, metavar="N", help=segment_help)
     parser.add_argument("--seed", type=int, metavar="S", help=f"of the initial vectors (default {default.seed})")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_cram_command)
@@ -137,6 +154,8 @@ def _add_cram(parser: argparse.ArgumentParser) -> None:
 def _add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vectors", type=Path, metavar="FILE", help="a vector file")
     parser.add_argument("-o", "--output", type=Path, metavar="TEXT", help="write the text here, not to stdout")
+    segment_help = "of a document, decode this segment alone; the first one is 1"
+    parser.add_argument("--segment", type=int, metavar="N", help=segment_help)
     parser.add_argument("--model", help=f"the file's model, if it is not on offer: {MODEL_HELP}")
     parser.add_argument("--device", metavar="D", help=_DEVICE_HELP)
     parser.add_argument("--json", action="store_true", help="print one JSON object with the text in it")
@@ -225,12 +244,18 @@ def run_cram_command(arguments: argparse.Namespace) -> int:
     search = settings["num_mem"] == FEWEST
     if search:
         settings["num_mem"] = None
+    if arguments.document:
+        _check_document(arguments, search=search)
+    elif arguments.segment_tokens is not None:
+        raise ConfigError("Only a document has segments. Give --document too, or leave --segment-tokens out.")
     if arguments.checkpoint is not None:
         _check_checkpoint(arguments.checkpoint, search=search)
     CramConfig.for_model(MODELS[BUILT_IN], **settings)  # the limits of all models, told before one is loaded
     lm = _load(arguments.model, device=arguments.device, precision=arguments.precision or "auto")
     _tell_precision(lm)
     config = CramConfig.for_model(lm, **settings)
+    if arguments.document:
+        return _cram_document(lm, text, config, output, arguments)
     run: Iterator[Progress | CramResult] = iter(())
     try:
         with _interrupt_flag() as interrupted:
@@ -265,6 +290,120 @@ def _check_checkpoint(folder: Path, *, search: bool) -> None:
     check_folder(folder)
 
 
+def _check_document(arguments: argparse.Namespace, *, search: bool) -> None:
+    """Before a model is loaded, so that nobody waits for a refusal."""
+    for given, option in ((search, f"--num-mem {FEWEST}"), (arguments.checkpoint, "--checkpoint")):
+        if given:
+            raise ConfigError(
+                f"A document takes no {option}: each of its segments has K vectors, and its file is what a run goes on "
+                "from. Leave it out."
+            )
+
+
+def _cram_document(lm: FrozenLM, text: str, config: CramConfig, output: Path, arguments: argparse.Namespace) -> int:
+    """`cram --document`: segments into one file, which is written again and again while they are found."""
+    ids = lm.tokenize(text)
+    before = _segments_before(lm, ids, config, output)
+    ends = time.monotonic() + (config.seconds or math.inf)
+    with _interrupt_flag() as interrupted:
+        states = cram_document(
+            lm,
+            ids,
+            config,
+            thorough=arguments.preset == "most",
+            segment_tokens=arguments.segment_tokens,
+            done=before,
+            stop=lambda: interrupted() or time.monotonic() > ends,
+        )
+        state = _watch_document(states, lambda segments: save(pack(lm, ids, segments, config), output))
+    if not state.segments:
+        return _fail("Stopped before the first segment was done, so there is nothing to write.")
+    document = pack(lm, ids, state.segments, config)
+    kept, trouble = _keep(document, output)
+    base64 = {} if kept else {"vectors_base64": b64encode(to_bytes(document)).decode("ascii")}
+    if arguments.json:
+        _print_json(_document_summary(state, document) | base64)
+    else:
+        print(_document_report(state, document, kept, len(before)), *base64.values(), sep="\n")
+    if trouble:
+        return _fail(trouble)
+    return EXIT_OK if document.complete else EXIT_NOT_LOSSLESS
+
+
+def _segments_before(lm: FrozenLM, ids: Sequence[int], config: CramConfig, output: Path) -> list[Segment]:
+    """What an earlier run has left in the file, if it is a document.
+
+    Raises:
+        ConfigError, ModelMismatch: it is a document that this run cannot go on from.
+    """
+    if not output.exists():
+        return []
+    try:
+        found = load_any(output)
+    except VectorFileError:
+        return []  # something else, which is written over as by any other `cram`
+    if not isinstance(found, DocumentVectors):
+        return []
+    before = finished(lm, found, ids, config.num_mem)
+    print(f"Going on from {plural(len(before), 'segment')} in {output.name}.", file=sys.stderr)
+    return before
+
+
+def _watch_document(states: Iterator[DocumentState], keep: Callable[[Sequence[Segment]], object]) -> DocumentState:
+    """Drive a document to its end, with a progress bar on a terminal; what is finished is written meanwhile.
+
+    A write that fails is tried again later, and told at the end.
+    """
+    written, due = 0, time.monotonic() + SAVE_SECONDS
+    with tqdm(unit="token", disable=None) as bar:
+        for state in states:
+            bar.total, bar.n = state.num_tokens, state.tokens_done
+            words = f"{plural(len(state.segments), 'segment')}, {state.tokens_a_vector:.1f} tokens a vector"
+            bar.set_postfix_str(words, refresh=True)
+            if len(state.segments) > written and time.monotonic() > due and not state.reason:
+                began = time.monotonic()
+                with suppress(OSError):
+                    keep(state.segments)
+                    written = len(state.segments)
+                due = time.monotonic() + max(SAVE_SECONDS, SAVE_SPACING * (time.monotonic() - began))
+    return state
+
+
+def _document_summary(state: DocumentState, document: DocumentVectors) -> dict[str, Any]:
+    return {
+        "lossless": document.complete,
+        "num_tokens": document.num_tokens,
+        "lossless_tokens": state.lossless_tokens,
+        "segments": len(document.entries),
+        "num_mem": document.num_mem,
+        "tokens_a_vector": state.tokens_a_vector,
+        "reason": state.reason,
+        "steps": state.steps,
+        "flops": state.flops,
+        "seconds": state.seconds,
+        "vector_bytes": document.num_bytes,
+    }
+
+
+def _document_report(state: DocumentState, document: DocumentVectors, output: Path | None, before: int) -> str:
+    where = f"{document.verified[0]['device']}, {document.verified[0]['dtype']}"
+    if document.complete:
+        verdict = f"Lossless: all {plural(document.num_tokens, 'token')} decoded, segment by segment ({where})."
+    else:
+        why = "" if state.reason == DONE else f" ({_REASONS[state.reason]})"
+        verdict = (
+            f"Not lossless{why}: {state.lossless_tokens:,} of {plural(document.num_tokens, 'token')} are in segments "
+            "that decode exactly. Start the same command again to go on, or take more memory tokens (--num-mem)."
+        )
+    pace = f", {state.tokens_done / state.seconds:.0f} tokens a second" if not before else ""
+    figures = (
+        f"{plural(len(document.entries), 'segment')} of {plural(document.num_mem, 'vector')}, "
+        f"{document.tokens_a_vector:.1f} tokens a vector, {state.seconds:.1f} s{pace}."
+    )
+    target = output or "in base64, below"
+    return f"{verdict}\n{figures}\nVectors: {target} ({document.num_bytes:,} bytes of numbers)"
+
+
 def _keep_cut_off(cut: CutOffError, output: Path) -> int:
     """The best vectors of a run that broke off, where it was asked for or wherever they can be."""
     kept, trouble = _keep(cut.best, output)
@@ -279,7 +418,7 @@ def _keep_cut_off(cut: CutOffError, output: Path) -> int:
     return EXIT_NOT_LOSSLESS
 
 
-def _keep(vectors: MemVectors, output: Path) -> tuple[Path | None, str]:
+def _keep(vectors: MemVectors | DocumentVectors, output: Path) -> tuple[Path | None, str]:
     """Write what a run has found where it was asked for, or else wherever it can be: a long run is not lost to a disk.
 
     Returns:
@@ -304,10 +443,14 @@ def _tell_precision(lm: FrozenLM) -> None:
 
 def run_decode(arguments: argparse.Namespace) -> int:
     """`decode`: vector file in, text out, byte for byte."""
-    vectors = load(arguments.vectors)
+    vectors = load_any(arguments.vectors)
     if arguments.output:
         _check_folder(arguments.output)
+    if arguments.segment is not None and not isinstance(vectors, DocumentVectors):
+        raise ConfigError(f"{arguments.vectors.name} is not a document, so it has no segments. Leave --segment out.")
     lm = _load(arguments.model or _offered(vectors.model_id), device=arguments.device)
+    if isinstance(vectors, DocumentVectors):
+        return _decode_document(lm, vectors, arguments)
     decoded = decode(lm, vectors)
     data = decoded.text.encode("utf-8")
     if arguments.output:
@@ -320,6 +463,65 @@ def run_decode(arguments: argparse.Namespace) -> int:
     if not decoded.matches:
         print("cramdemo: this is not the original text: its digest differs from the file's.", file=sys.stderr)
     return EXIT_OK if decoded.matches else EXIT_NOT_LOSSLESS
+
+
+def _decode_document(lm: FrozenLM, document: DocumentVectors, arguments: argparse.Namespace) -> int:
+    """The text of a document, written as it is decoded, and what is wrong with it."""
+    only = None if arguments.segment is None else arguments.segment - 1
+    found, pieces = [], []
+    with ExitStack() as stack:
+        if arguments.output:
+            out = stack.enter_context(arguments.output.open("wb"))
+        else:
+            out = None if arguments.json else sys.stdout.buffer
+        for part in decode_document(lm, document, only=only):
+            found.append(part)
+            pieces.append(part.text)
+            if out:
+                out.write(part.text.encode("utf-8"))
+                out.flush()
+    wrong = [part for part in found if not part.matches]
+    gaps = document.gaps if only is None else []
+    lossless = not wrong and not gaps
+    if arguments.json:
+        count = sum(len(part.token_ids) for part in found)
+        _print_json({"text": "".join(pieces), "num_tokens": count, "segments": len(found), "lossless": lossless})
+    for part in wrong:
+        end = part.start + len(part.token_ids)
+        words = f"segment {part.number + 1} (tokens {part.start:,} to {end:,}) is not the original text"
+        print(f"cramdemo: {words}: its digest differs from the file's.", file=sys.stderr)
+    for start, end in gaps:
+        print(f"cramdemo: tokens {start:,} to {end:,} are missing: the run was stopped before them.", file=sys.stderr)
+    return EXIT_OK if lossless else EXIT_NOT_LOSSLESS
+
+
+def load_any(path: Path) -> MemVectors | DocumentVectors:
+    """A vector file or a document, whichever it says it is.
+
+    Raises:
+        VectorFileError: neither, or damaged.
+    """
+    data = read_bytes(path, MAX_DOCUMENT_BYTES)
+    return document_from_bytes(data, path.name) if is_document(data) else from_bytes(data, path.name)
+
+
+def to_bytes(vectors: MemVectors | DocumentVectors) -> bytes:
+    """Either's file.
+
+    Raises:
+        VectorFileError: no file can hold it.
+    """
+    return document_to_bytes(vectors) if isinstance(vectors, DocumentVectors) else vectors_to_bytes(vectors)
+
+
+def save(vectors: MemVectors | DocumentVectors, path: Path) -> Path:
+    """Write either's file, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    write_atomically(path, to_bytes(vectors))
+    return path
 
 
 def run_models(arguments: argparse.Namespace) -> int:
@@ -368,7 +570,8 @@ def _offered(model_id: str) -> str:
 
 def run_inspect(arguments: argparse.Namespace) -> int:
     """`inspect`: what a vector file says of itself."""
-    facts = describe(load(arguments.vectors))
+    found = load_any(arguments.vectors)
+    facts = describe_document(found) if isinstance(found, DocumentVectors) else describe(found)
     if arguments.json:
         _print_json(facts)
         return EXIT_OK

@@ -16,19 +16,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cramdemo import __version__
 from cramdemo.config import CramConfig
 from cramdemo.cram import YIELD_SECONDS, check_length
-from cramdemo.decode import greedy_side_by_side
-from cramdemo.errors import ModelError
+from cramdemo.decode import check_model, decode_side_by_side, greedy_side_by_side
+from cramdemo.errors import ConfigError, ModelError, plural
 from cramdemo.models import FrozenLM
 from cramdemo.packing import FIRST_TOKENS, Batch, Held
 from cramdemo.placement import ran_out_of_memory
+from cramdemo.segments import DocumentVectors, SegmentEntry
+from cramdemo.vectors import dtype_name, token_digest
 
 ROWS = 16  # of the batch, on a CPU as on a GPU; more wait longer for the last one
 LEAST_LANE = 2  # times a segment's first tokens; shorter stretches are not worth parting
 LEAST_MARGIN = 0.01  # logits; decoding alone and side by side differ by less than a hundredth of that in float32
 LONGEST = 8  # times its first tokens that a segment may grow to
 DONE, STOPPED, MEMORY = "done", "stopped", "memory"
+_CONTEXT = 8  # tokens before new ones, behind which what they add to the text is seen
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def cram_document(
     *,
     rows: int = ROWS,
     thorough: bool = False,
+    segment_tokens: int | None = None,
     done: Sequence[Segment] = (),
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[DocumentState]:
@@ -124,6 +129,7 @@ def cram_document(
         config: settings of each segment (`packing.Batch`); None takes the model's defaults.
         rows: segments in work at once; for the same bits again it must be the same.
         thorough: pack each segment as full as it may be, at several times the work.
+        segment_tokens: at which a segment ends though its vectors may hold more; None for as many as they hold.
         done: segments that are there already, which are kept.
         stop: asked after every step; finished segments are kept.
 
@@ -132,12 +138,170 @@ def cram_document(
 
     Raises:
         TextError: the text is empty.
+        ConfigError: a segment shall end before its first token.
         ModelError: there is not memory for a single step.
     """
     config = (config or CramConfig.for_model(lm)).filled(lm)
     check_length(lm, min(1, len(token_ids)), config.num_mem)
+    if segment_tokens is not None and segment_tokens < 1:
+        raise ConfigError(f"A segment of {segment_tokens} tokens cannot be crammed. Give at least 1, or none at all.")
     batch = Batch(lm, config, rows, thorough=thorough)
-    return _Document(list(token_ids), batch, list(done)).states(stop or (lambda: False))
+    return _Document(list(token_ids), batch, list(done), segment_tokens).states(stop or (lambda: False))
+
+
+def pack(
+    lm: FrozenLM, token_ids: Sequence[int], segments: Sequence[Segment], config: CramConfig | None = None
+) -> DocumentVectors:
+    """Finished segments with what a decoder needs to know.
+
+    Args:
+        lm: the model they were made for.
+        token_ids: the text's N ids.
+        segments: at least one, in the order of the text.
+        config: settings of the run, for whoever reads the file.
+    """
+    settings = {} if config is None else {name: value for name, value in vars(config).items() if value is not None}
+    return DocumentVectors(
+        mem=torch.stack([segment.mem for segment in segments]),
+        entries=tuple(
+            SegmentEntry(
+                segment.start,
+                segment.num_tokens,
+                token_digest(token_ids[segment.start : segment.end]),
+                segment.lossless,
+                segment.min_margin,
+            )
+            for segment in segments
+        ),
+        model_id=lm.name,
+        model_revision=lm.revision,
+        model_fingerprint=lm.fingerprint,
+        tokenizer_fingerprint=lm.tokenizer_fingerprint,
+        num_tokens=len(token_ids),
+        token_sha256=token_digest(token_ids),
+        dtype_trained=dtype_name(lm.for_steps().dtype),
+        verified=[{"device": lm.device.type, "dtype": dtype_name(lm.dtype)}],
+        config=settings,
+        created_with=f"cramdemo {__version__}",
+    )
+
+
+def finished(lm: FrozenLM, document: DocumentVectors, token_ids: Sequence[int], num_mem: int) -> list[Segment]:
+    """The lossless segments of a document, for a run on the same text that goes on from them.
+
+    Args:
+        num_mem: K of that run.
+
+    Raises:
+        ModelMismatch: the document was made for another model.
+        ConfigError: it is of another text, or of another K.
+    """
+    check_document(lm, document)
+    if document.token_sha256 != token_digest(token_ids):
+        raise ConfigError(
+            f"The document there is of another text, of {plural(document.num_tokens, 'token')}. "
+            "Give the text that it was begun with, or another file to write to."
+        )
+    if document.num_mem != num_mem:
+        raise ConfigError(
+            f"The document there has {plural(document.num_mem, 'memory token')} a segment, not {num_mem}. "
+            "Repeat what it was begun with, or give another file to write to."
+        )
+    return [
+        Segment(entry.start, entry.num_tokens, mem.float(), lossless=True, min_margin=entry.min_margin)
+        for entry, mem in zip(document.entries, document.mem, strict=True)
+        if entry.lossless and token_digest(token_ids[entry.start : entry.end]) == entry.token_sha256
+    ]
+
+
+def check_document(lm: FrozenLM, document: DocumentVectors) -> None:
+    """Refuse a document that this model would read as nonsense.
+
+    Raises:
+        ModelMismatch: other width, other weights, other tokenizer, or segments that it cannot hold.
+    """
+    longest = max(range(len(document.entries)), key=lambda number: document.entries[number].num_tokens)
+    check_model(lm, document.segment(longest))
+
+
+@dataclass(frozen=True)
+class DecodedSegment:
+    """What greedy reconstruction wrote from one segment.
+
+    Attributes:
+        number: of the segment, from 0.
+        start: of its first token in the text.
+        token_ids: its ids.
+        text: what they add to the text of the segments before. A character that is split between two segments is
+            with the second one.
+        matches: whether the ids have the segment's digest.
+    """
+
+    number: int
+    start: int
+    token_ids: list[int]
+    text: str
+    matches: bool
+
+
+def decode_document(
+    lm: FrozenLM, document: DocumentVectors, *, only: int | None = None, rows: int = ROWS
+) -> Iterator[DecodedSegment]:
+    """The text of a document, segment by segment, some of them decoded side by side.
+
+    Args:
+        only: the number of a segment, from 0, that is decoded alone; None for all of them.
+        rows: segments decoded at once.
+
+    Raises:
+        ModelMismatch: the document was made for another model.
+        ConfigError: there is no segment of that number.
+    """
+    check_document(lm, document)
+    if only is not None and not 0 <= only < len(document.entries):
+        count = len(document.entries)
+        raise ConfigError(f"There is no segment {only + 1:,}. Give a number from 1 to {count:,}.")
+    wanted = range(len(document.entries)) if only is None else [only]
+    return _decoded(lm, document, list(wanted), rows)
+
+
+def _decoded(lm: FrozenLM, document: DocumentVectors, wanted: list[int], rows: int) -> Iterator[DecodedSegment]:
+    writer, at = _Writer(lm), None
+    for first in range(0, len(wanted), rows):
+        numbers = wanted[first : first + rows]
+        longest = max(document.entries[number].num_tokens for number in numbers)
+        columns = list(decode_side_by_side(lm, document.mem[numbers], longest))
+        for place, number in enumerate(numbers):
+            entry = document.entries[number]
+            ids = [column[place] for column in columns[: entry.num_tokens]]
+            matches = token_digest(ids) == entry.token_sha256
+            last = number == wanted[-1] or document.entries[number + 1].start != entry.end
+            if at != entry.start:
+                writer = _Writer(lm)
+            at = entry.end
+            yield DecodedSegment(number, entry.start, ids, writer.add(ids, whole=last), matches)
+
+
+class _Writer:
+    """Text of ids that come bit by bit: each time what the new ones add, without a character that is cut off."""
+
+    def __init__(self, lm: FrozenLM) -> None:
+        self.lm = lm
+        self.before: list[int] = []  # the last ids, behind which the text of new ones is seen
+        self.written = ""  # of the text of `before`
+
+    def add(self, token_ids: list[int], *, whole: bool) -> str:
+        """What they add.
+
+        Args:
+            whole: nothing follows that could complete a character.
+        """
+        ids = self.before + token_ids
+        text = self.lm.detokenize(ids) if whole else self.lm.detokenize_so_far(ids)
+        new = text[len(self.written) :]
+        self.before = ids[-_CONTEXT:]
+        self.written = self.lm.detokenize_so_far(self.before)
+        return new
 
 
 @dataclass
@@ -151,10 +315,13 @@ class _Lane:
 class _Document:
     """The text's segments: finished, in the batch, and not begun."""
 
-    def __init__(self, token_ids: list[int], batch: Batch, done: list[Segment]) -> None:
+    def __init__(
+        self, token_ids: list[int], batch: Batch, done: list[Segment], segment_tokens: int | None = None
+    ) -> None:
         self.token_ids, self.batch, self.num_mem = token_ids, batch, batch.config.num_mem
         self.first = FIRST_TOKENS * self.num_mem
-        self.longest = min(batch.lm.max_tokens(self.num_mem), LONGEST * self.first)
+        longest = segment_tokens or LONGEST * self.first
+        self.longest = min(batch.lm.max_tokens(self.num_mem), longest)
         self.segments = done
         self.waiting = _parted(_gaps(done, len(token_ids)), len(batch.rows), LEAST_LANE * self.first)
         self.lanes: dict[int, _Lane] = {}  # by their rows

@@ -9,9 +9,6 @@ widgets.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,22 +24,21 @@ from torch import Tensor
 
 from cramdemo.config import MAX_NUM_MEM
 from cramdemo.errors import VectorFileError
-from cramdemo.tensorfile import CutShort, TooLong, read_header, with_metadata, write_atomically
+from cramdemo.metadata import Metadata, as_metadata, is_tensor, read_file_header
+from cramdemo.tensorfile import with_metadata, write_atomically
 
 FORMAT = "cramdemo.mem"
+DOCUMENT_FORMAT = "cramdemo.document"  # many segments in one file: `segments.py`
 FORMAT_VERSION = "1"
 MAX_FILE_BYTES = 16 * 1024 * 1024
-MAX_HEADER_BYTES = 64 * 1024  # ours take 1.4 kB; one of a megabyte can take half a second to read
 MAX_TOKENS = 1_000_000
 MAX_HIDDEN_SIZE = 24_576  # a third more than the widest model; with the most vectors, 12 MB of float32
-MAX_WORD, MAX_JSON, MAX_DEPTH = 500, 6000, 16  # characters and levels in the metadata: whatever is read, a header holds
 MIN_BITS, MAX_BITS = 2, 16  # of a quantised number
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WHOLE = ("num_mem", "hidden_size", "num_tokens")
 _WORDS = ("model_id", "model_revision", "dtype_trained", "created_with")
 _DIGESTS = ("model_fingerprint", "tokenizer_fingerprint", "token_sha256")
-_JSON = ("verified", "metrics", "config")
-_PROGRAM = re.compile(r"cramdemo [0-9][0-9a-z.]{0,19}")
+_JSON: dict[str, Any] = {"verified": list, "metrics": dict, "config": dict}
 
 
 @dataclass(frozen=True)
@@ -149,11 +145,7 @@ def to_bytes(vectors: MemVectors) -> bytes:
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION}
     if vectors.mem.ndim != 2:
         raise VectorFileError(f"mem has shape {tuple(vectors.mem.shape)}; a vector file holds (K, d) numbers.")
-    metadata |= {name: str(getattr(vectors, name)) for name in (*_WORDS, *_DIGESTS, *_WHOLE)}
-    try:
-        metadata |= {name: json.dumps(getattr(vectors, name), sort_keys=True, allow_nan=False) for name in _JSON}
-    except (ValueError, TypeError) as error:
-        raise VectorFileError("The figures of these vectors are not finite numbers; no file can hold them.") from error
+    metadata |= as_metadata(vectors, (*_WORDS, *_DIGESTS, *_WHOLE), tuple(_JSON))
     tensors = {"mem": vectors.mem.contiguous()}
     if vectors.quantised:
         tensors, metadata["bits"] = _packed(vectors), str(vectors.quantised.bits)
@@ -172,17 +164,15 @@ def from_bytes(data: bytes, name: str = "This file") -> MemVectors:
     Raises:
         VectorFileError: not safetensors, not one of ours, damaged, or a newer version.
     """
-    header = _header(data, name)
+    header = read_file_header(data, name, MAX_FILE_BYTES)
     metadata = _metadata(header, name)
-    bits = _bits(metadata, name)
+    bits = _bits(metadata)
     shape = _mem_shape(header, name, quantised=bits is not None)
-    whole = {key: _whole_number(metadata, key, name) for key in _WHOLE}
+    whole = {key: metadata.whole_number(key) for key in _WHOLE}
     _check_sizes(shape, whole, bits, name)
-    words: dict[str, Any] = {key: _word(metadata, key, name) for key in (*_WORDS, *_DIGESTS)}
-    for key in _DIGESTS:
-        if len(words[key]) != 64 or set(words[key]) - set("0123456789abcdef"):
-            raise VectorFileError(f"{name} is damaged: {key} is not a SHA-256. Ask for the file again.")
-    parts = {key: _json_part(metadata, key, name) for key in _JSON}
+    words: dict[str, Any] = {key: metadata.word(key) for key in _WORDS}
+    words |= {key: metadata.digest(key) for key in _DIGESTS}
+    parts = {key: metadata.json_part(key, wanted) for key, wanted in _JSON.items()}
     try:
         tensors = load_tensors(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
@@ -214,14 +204,22 @@ def load(path: str | Path) -> MemVectors:
     Raises:
         VectorFileError: not found, not one of ours, damaged, or a newer version.
     """
+    return from_bytes(read_bytes(path, MAX_FILE_BYTES), Path(path).name)
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """A file that may be one of ours, but not read further than one byte beyond what such a file may have.
+
+    Raises:
+        VectorFileError: it is not there or cannot be read.
+    """
     source = Path(path)
     try:
         with source.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            return file.read(most + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = getattr(error, "strerror", None) or "there is no such file"
         raise VectorFileError(f"{source.name} cannot be read: {reason}. Check the name of the file.") from error
-    return from_bytes(data, source.name)
 
 
 def describe(vectors: MemVectors) -> dict[str, Any]:
@@ -245,58 +243,29 @@ def describe(vectors: MemVectors) -> dict[str, Any]:
     }
 
 
-def _header(data: bytes, name: str) -> dict[str, Any]:
-    """The safetensors header of a file that is not too large."""
-    if len(data) > MAX_FILE_BYTES:
-        limit = MAX_FILE_BYTES // 2**20
-        raise VectorFileError(f"{name} is larger than {limit} MB, the most a vector file can be.")
-    try:
-        return read_header(data, MAX_HEADER_BYTES)
-    except TooLong as error:
+def _metadata(header: dict[str, Any], name: str) -> Metadata:
+    metadata = Metadata(header, name)
+    if metadata.format == DOCUMENT_FORMAT:
         raise VectorFileError(
-            f"{name} has a header of {error.size:,} bytes; that of a vector file has at most {MAX_HEADER_BYTES:,}. "
-            "Give a file downloaded from the Compress tab or written by `cramdemo cram`."
-        ) from error
-    except CutShort as error:
-        raise VectorFileError(f"{name} is damaged: it ends too early. Ask for the file again.") from error
-    except ValueError as error:
-        raise VectorFileError(
-            f"{name} is not a safetensors file. "
-            "Give a .safetensors file made by cramdemo (Download on the Compress tab)."
-        ) from error
-
-
-def _metadata(header: dict[str, Any], name: str) -> dict[str, str]:
-    metadata = header.get("__metadata__", {})
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+            f"{name} holds a document of many segments. Decode it on the Document tab, or by `cramdemo decode`."
+        )
+    if metadata.format != FORMAT:
         raise VectorFileError(
             f"{name} is a safetensors file, but not one of cramdemo's [mem] vectors. "
             "Give a file downloaded from the Compress tab or written by `cramdemo cram`."
         )
-    version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
-        found = f"format version {version[:20]!r}" if isinstance(version, str) else "no format version"
-        raise VectorFileError(
-            f"{name} has {found}; this program reads version {FORMAT_VERSION}. {_update(metadata.get('created_with'))}"
-        )
+    metadata.check_version(FORMAT_VERSION)
     return metadata
 
 
-def _update(maker: Any) -> str:
-    """Which version of the program reads a file of another format: the one that wrote it, if the file says so."""
-    if isinstance(maker, str) and _PROGRAM.fullmatch(maker):
-        return f"It was written by {maker}: install that version or a later one."
-    return "Update cramdemo to the version that wrote it."
-
-
-def _bits(metadata: dict[str, str], name: str) -> int | None:
+def _bits(metadata: Metadata) -> int | None:
     """Bits of a quantised number; None where the numbers stand as they are."""
     if "bits" not in metadata:
         return None
-    bits = _whole_number(metadata, "bits", name)
+    bits = metadata.whole_number("bits")
     if not MIN_BITS <= bits <= MAX_BITS:
         raise VectorFileError(
-            f"{name} says {bits} bits for a number; numbers of {MIN_BITS} to {MAX_BITS} bits can be read. "
+            f"{metadata.name} says {bits} bits for a number; numbers of {MIN_BITS} to {MAX_BITS} bits can be read. "
             "Ask for the file again."
         )
     return bits
@@ -306,10 +275,10 @@ def _mem_shape(header: dict[str, Any], name: str, *, quantised: bool) -> tuple[i
     """Shape of `mem` as stored: (K, d), or (K, bytes of a packed vector)."""
     damaged = VectorFileError(f"{name} is damaged: it must hold one tensor `mem` of K x d numbers. Ask for it again.")
     tensors, dtypes = ({"mem", "mem.scale"}, {"U8"}) if quantised else ({"mem"}, set(DTYPES))
-    if set(header) != {"__metadata__"} | tensors or not _is_tensor(header["mem"], dtypes, dimensions=2):
+    if set(header) != {"__metadata__"} | tensors or not is_tensor(header["mem"], dtypes, dimensions=2):
         raise damaged
     shape = header["mem"]["shape"]
-    if quantised and (not _is_tensor(header["mem.scale"], {"F32"}, 1) or header["mem.scale"]["shape"] != shape[:1]):
+    if quantised and (not is_tensor(header["mem.scale"], {"F32"}, 1) or header["mem.scale"]["shape"] != shape[:1]):
         raise damaged
     if shape[0] > MAX_NUM_MEM or shape[1] > MAX_HIDDEN_SIZE * (MAX_BITS // 8 if quantised else 1):
         raise VectorFileError(
@@ -317,19 +286,6 @@ def _mem_shape(header: dict[str, Any], name: str, *, quantised: bool) -> tuple[i
             f"at most {MAX_NUM_MEM} of width {MAX_HIDDEN_SIZE} can be read."
         )
     return shape[0], shape[1]
-
-
-def _is_tensor(entry: Any, dtypes: set[str], dimensions: int) -> bool:
-    """Whether an entry of the header is a tensor of one of these dtypes with so many dimensions, none of them empty.
-
-    A count of 64 bits or more, which could have thousands of digits, is not put into a sentence.
-    """
-    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in dtypes:
-        return False
-    shape = entry.get("shape")
-    return (
-        isinstance(shape, list) and len(shape) == dimensions and all(type(n) is int and 1 <= n < 2**63 for n in shape)
-    )
 
 
 def _check_sizes(shape: tuple[int, int], whole: dict[str, int], bits: int | None, name: str) -> None:
@@ -378,64 +334,3 @@ def _unpacked(tensors: dict[str, Tensor], bits: int, hidden_size: int) -> Quanti
         np.right_shift(into, shift, out=into)
         np.bitwise_and(into, 2**bits - 1, out=into)
     return Quantised(torch.from_numpy(codes), tensors["mem.scale"], bits)
-
-
-def _required(metadata: dict[str, str], key: str, name: str) -> str:
-    value = metadata.get(key)
-    if not isinstance(value, str):
-        raise VectorFileError(f"{name} is damaged: {key} is missing. Ask for the file again.")
-    return value
-
-
-def _word(metadata: dict[str, str], key: str, name: str) -> str:
-    value = _required(metadata, key, name)
-    _check_length(value, MAX_WORD, key, name)
-    return value
-
-
-def _check_length(text: str, most: int, key: str, name: str) -> None:
-    if len(text) > most:
-        raise VectorFileError(
-            f"{name} is damaged: {key} has {len(text):,} characters, at most {most:,} can be read. "
-            "Ask for the file again."
-        )
-
-
-def _whole_number(metadata: dict[str, str], key: str, name: str) -> int:
-    text = _required(metadata, key, name)
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise VectorFileError(f"{name} is damaged: {key} is not a whole number. Ask for the file again.")
-    return int(text)
-
-
-def _json_part(metadata: dict[str, str], key: str, name: str) -> Any:
-    wanted = list if key == "verified" else dict
-    try:
-        value = json.loads(_required(metadata, key, name))
-        _check_json(value)
-    except (ValueError, RecursionError) as error:
-        raise VectorFileError(f"{name} is damaged: {key} is not JSON. Ask for the file again.") from error
-    if not isinstance(value, wanted) or (wanted is list and not all(isinstance(item, dict) for item in value)):
-        raise VectorFileError(f"{name} is damaged: {key} is not a JSON {wanted.__name__}. Ask for the file again.")
-    _check_length(json.dumps(value), MAX_JSON, key, name)
-    return value
-
-
-def _check_json(value: Any, depth: int = 1) -> None:
-    """Refuse what Python reads as JSON but other programs, or whoever goes through it, cannot: NaN and 1e999, whole
-    numbers beyond 64 bits, half a surrogate pair, and more levels than any file of ours has.
-
-    Raises:
-        ValueError: there is such a thing in it.
-    """
-    if depth > MAX_DEPTH:
-        raise ValueError("too deep")
-    if isinstance(value, str):
-        value.encode("utf-8")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("not finite")
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError("beyond 64 bits")
-    elif isinstance(value, list | dict):
-        for item in (*value, *value.values()) if isinstance(value, dict) else value:
-            _check_json(item, depth + 1)

@@ -38,10 +38,10 @@ import torch
 
 from cramdemo import vectors as loader
 from cramdemo.config import MAX_NUM_MEM
+from cramdemo.metadata import MAX_HEADER_BYTES
 from cramdemo.vectors import (
     DTYPES,
     MAX_FILE_BYTES,
-    MAX_HEADER_BYTES,
     MAX_HIDDEN_SIZE,
     MemVectors,
     VectorFileError,

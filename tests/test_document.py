@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from cramdemo import document, packing
 from cramdemo.config import CramConfig
-from cramdemo.decode import greedy_prefix
-from cramdemo.document import Segment, cram_document
-from cramdemo.errors import ModelError, TextError
+from cramdemo.decode import decode, greedy_prefix
+from cramdemo.document import Segment, cram_document, decode_document, finished, pack
+from cramdemo.errors import ConfigError, ModelError, ModelMismatch, TextError
+from cramdemo.segments import from_bytes, to_bytes
+from cramdemo.vectors import token_digest
 
 IDS = [(7 * n + n // 40) % 290 for n in range(1, 70)]
 
@@ -142,3 +146,76 @@ def test_out_of_memory_keeps_what_is_finished(tiny_lm, monkeypatch, after):
     else:
         with pytest.raises(ModelError, match="not enough memory"):
             _cram(tiny_lm)
+
+
+def test_a_segment_ends_at_the_number_of_tokens_asked_for(tiny_lm):
+    *_, last = _cram(tiny_lm, rows=2, segment_tokens=3)
+    assert last.lossless and max(segment.num_tokens for segment in last.segments) == 3
+    _covers(last.segments, len(IDS))
+    with pytest.raises(ConfigError, match="segment of 0 tokens"):
+        _cram(tiny_lm, segment_tokens=0)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_lm):
+    """A text, its ids and its document as the file holds it, of many segments."""
+    text = "The old man\u2019s sea \U0001f99c, and the other word; \u00e9t\u00e9."
+    ids = tiny_lm.tokenize(text)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (packing, document):
+            patch.setattr(module, "FIRST_TOKENS", 2)
+        patch.setattr(packing, "ADDED_TOKENS", 1)
+        *_, last = cram_document(tiny_lm, ids, CramConfig.for_model(tiny_lm, num_mem=1), segment_tokens=5)
+    assert last.lossless
+    return text, ids, from_bytes(to_bytes(pack(tiny_lm, ids, last.segments)))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_a_document_is_decoded_in_order_though_characters_are_split_between_segments(tiny_lm, whole, rows):
+    text, ids, found = whole
+    assert found.complete and found.token_sha256 == token_digest(ids)
+    parts = list(decode_document(tiny_lm, found, rows=rows))
+    assert "".join(part.text for part in parts) == text and all(part.matches for part in parts)
+    assert [token for part in parts for token in part.token_ids] == ids
+    assert [part.start for part in parts] == [entry.start for entry in found.entries]
+    alone = [tiny_lm.detokenize(part.token_ids) for part in parts]
+    assert "".join(alone) != text, "no character is split, so this shows nothing"
+
+
+def test_a_segment_is_decoded_alone_by_the_document_or_by_its_own_vectors(tiny_lm, whole):
+    _, ids, found = whole
+    (part,) = decode_document(tiny_lm, found, only=2)
+    entry = found.entries[2]
+    assert part.number == 2 and part.token_ids == ids[entry.start : entry.end] and part.matches
+    assert decode(tiny_lm, found.segment(2)).token_ids == part.token_ids
+    for only in (-1, len(found.entries)):
+        with pytest.raises(ConfigError, match=f"Give a number from 1 to {len(found.entries)}"):
+            decode_document(tiny_lm, found, only=only)
+
+
+@pytest.mark.parametrize("number", [float("nan"), -5.0])
+def test_a_damaged_segment_costs_only_itself(tiny_lm, whole, number):
+    _, ids, found = whole
+    mem = found.mem.clone()
+    mem[1] = number
+    parts = list(decode_document(tiny_lm, dataclasses.replace(found, mem=mem)))
+    assert [part.number for part in parts if not part.matches] == [1]
+    assert all(p.token_ids == ids[p.start : p.start + len(p.token_ids)] for p in parts if p.number != 1)
+
+
+def test_a_document_that_was_stopped_goes_on_with_the_same_text_only(tiny_lm, whole):
+    _, ids, found = whole
+    half = dataclasses.replace(found, mem=found.mem[:3], entries=found.entries[:3])
+    before = finished(tiny_lm, half, ids, 1)
+    assert [segment.end for segment in before] == [entry.end for entry in half.entries]
+    *_, last = cram_document(tiny_lm, ids, CramConfig.for_model(tiny_lm), done=before)
+    assert last.lossless and all(torch.equal(a.mem, b) for a, b in zip(last.segments, half.mem, strict=False))
+    partial = dataclasses.replace(half.entries[1], lossless=False)
+    spoilt = dataclasses.replace(half, entries=(half.entries[0], partial, half.entries[2]))
+    assert [segment.start for segment in finished(tiny_lm, spoilt, ids, 1)] == [0, half.entries[2].start]
+    with pytest.raises(ConfigError, match="is of another text"):
+        finished(tiny_lm, half, ids[:-1], 1)
+    with pytest.raises(ConfigError, match="has 1 memory token a segment, not 2"):
+        finished(tiny_lm, half, ids, 2)
+    with pytest.raises(ModelMismatch, match="made for"):
+        finished(tiny_lm, dataclasses.replace(half, model_fingerprint="0" * 64), ids, 1)

@@ -15,7 +15,7 @@ LAYERS = (  # a module imports from layers above its own, and within its own onl
     ("errors", "config", "settings"),
     (
         *("catalogue", "metrics", "encoder", "flops", "attention", "body", "checkpoint", "placement", "dispatch"),
-        *("download", "hub", "models", "tensorfile", "vectors"),
+        *("download", "hub", "models", "tensorfile", "metadata", "vectors", "segments"),
     ),
     ("objective", "step", "optimiser", "decode", "record", "resume", "cram"),
     (
