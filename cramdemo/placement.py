@@ -302,8 +302,15 @@ def _main_memory() -> int:
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products; without them they are slower than float32's."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    """Whether this CPU multiplies bfloat16 faster than float32.
+
+    That is where it has matrix tiles (AMX), or AVX-512's instructions for it and is not Intel's. There these reach half
+    the rate of float32 (74 against 134 GFLOP/s on a core of a Xeon of 2023 whose tiles are switched off), on an EPYC
+    twice as much. No clock decides it, so that each process of a machine comes to the same.
+    """
+    found = torch.cpu.get_capabilities()
+    intel = "intel" in str(found.get("cpu_name", "")).lower()
+    return bool(found.get("amx_bf16") or (found.get("avx512_bf16") and not intel))
 
 
 # ---- the dtype
@@ -334,7 +341,7 @@ def _choose_on_cpu(machine: Machine, stored: torch.dtype, parameters: int) -> Ch
     if stored != torch.bfloat16:
         return _alike(torch.float32, "bfloat16 would round the weights")
     if not machine.bfloat16:
-        return _alike(torch.float32, "this CPU has no instructions for bfloat16")
+        return _alike(torch.float32, "this CPU multiplies bfloat16 no faster")
     if ROOM_FOR_A_COPY * parameters > machine.memory:
         return _alike(torch.float32, "there is no room for a copy in bfloat16 beside it")
     reason = "steps in bfloat16, as the weights are stored and this CPU multiplies fastest; results checked in float32"

@@ -21,6 +21,7 @@ from cramdemo.placement import (
     Choice,
     Machine,
     choose_dtype,
+    cpu_multiplies_bfloat16,
     entry_from_config,
     entry_from_folder,
     loop_device,
@@ -194,7 +195,7 @@ def test_seconds_grow_with_steps_and_fall_with_the_machine() -> None:
         (CPU, "bfloat16", 10**9, ("float32", "bfloat16"), "this CPU multiplies fastest"),
         (CPU, "float16", 10**9, ("float32", "float32"), "round the weights"),
         (CPU, "bfloat16", 3 * 10**9, ("float32", "float32"), "no room for a copy"),
-        (OLD_CPU, "bfloat16", 10**9, ("float32", "float32"), "no instructions"),
+        (OLD_CPU, "bfloat16", 10**9, ("float32", "float32"), "no faster"),
         (H100, "bfloat16", 10**8, ("bfloat16", "bfloat16"), "several times faster"),
         (H100, "float32", 2 * 10**9, ("bfloat16", "bfloat16"), "several times faster"),
         (H100, "float32", 10**8, ("float32", "float32"), "the model is small"),
@@ -314,3 +315,20 @@ def test_a_gpu_is_described_and_takes_the_built_in_model() -> None:
     assert machine.memory > GB and machine.flops > 1e12
     lm = load_model(BUILT_IN)
     assert lm.device.type == "cuda" and lm.precision_reason
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "faster"),
+    [
+        ({}, False),
+        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, True),
+        ({"avx512_bf16": True, "amx_bf16": False, "cpu_name": "Intel Xeon"}, False),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC 9R14"}, True),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC 7R13"}, False),
+    ],
+)
+def test_a_cpu_s_bfloat16_counts_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], faster: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert cpu_multiplies_bfloat16() is faster
