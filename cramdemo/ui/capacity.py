@@ -120,10 +120,10 @@ def run(  # noqa: PLR0917  # in the order of the widgets
     num_mems = _num_mems(vectors)
     ids, config = _leading(lm, text, max(num_mems)), _config(model, steps, seed)
     most_steps = server_settings().max_steps
-    yield from measure_capacity(lm, ids, config, num_mems, most_steps=most_steps, stop=_in_time(stop, config))
+    yield from measure_capacity(lm, ids, config, num_mems, most_steps=most_steps, stop=in_time(stop, config))
 
 
-def _in_time(stop: Flag, config: CramConfig) -> Callable[[], bool]:
+def in_time(stop: Flag, config: CramConfig) -> Callable[[], bool]:
     """Stop, or the end of what the server allows the whole run: what is there is then kept."""
     lent = MAX_SECONDS - END_SECONDS if ON_ZERO else math.inf
     end = time.monotonic() + min(lent, config.seconds or math.inf)

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from cramdemo.settings import server_settings
-from cramdemo.ui import about, capacity, compress, decode, edit, gallery, geometry, history, laws, race, size
+from cramdemo.ui import about, capacity, compress, decode, document, edit, gallery, geometry, history, laws, race, size
 from cramdemo.ui.api import MAX_UPLOAD_BYTES, add_api
 from cramdemo.ui.chart import allow_plotly, head
 from cramdemo.ui.experiment import QUEUE, STREAMED
@@ -26,12 +26,23 @@ from cramdemo.ui.zero import ON_ZERO
 
 TITLE = "cramdemo: cram a text into the input vectors of a frozen language model"
 AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own, elsewhere all share the model
-PARTS = (history, capacity, race, laws, size, geometry, decode, edit, gallery, about)  # with styles of their own
+PARTS = (
+    history,
+    document,
+    capacity,
+    race,
+    laws,
+    size,
+    geometry,
+    decode,
+    edit,
+    gallery,
+    about,
+)  # with styles of their own
 SESSIONS = 64  # visitors whose last vectors the server still has; gradio forgets none by itself, at 0.4 MB of page each
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
-    "css": CSS
-    + "".join(tab.CSS for tab in (capacity, race, laws, size, geometry, decode, edit, gallery, history, about)),
+    "css": CSS + "".join(tab.CSS for tab in PARTS),
     "head": head() + CALM,
     "max_file_size": MAX_UPLOAD_BYTES,
     "show_error": False,  # unexpected errors would show paths; expected ones have sentences of their own
@@ -58,6 +69,8 @@ def build() -> gr.Blocks:
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:  # none hides in a menu
             with gr.Tab("Compress", id="compress", elem_id="tab-compress"):
                 first = compress.tab(AT_A_TIME)
+            with gr.Tab("Document", id="document", elem_id="tab-document"):
+                document.tab(AT_A_TIME)
             with gr.Tab("Capacity", id="capacity", elem_id="tab-capacity"):
                 capacity.tab(AT_A_TIME)
             with gr.Tab("Race", id="race", elem_id="tab-race"):
