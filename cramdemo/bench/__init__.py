@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cramdemo.bench.built_in import bench_built_in
 from cramdemo.bench.capacity import bench_capacity
+from cramdemo.bench.dealer import bench_dealer
 from cramdemo.bench.document import bench_document
 from cramdemo.bench.horizon import bench_horizon
 from cramdemo.bench.margin import bench_margin
@@ -21,6 +22,7 @@ BENCHMARKS = {
     "horizon": Benchmark("how many tokens the built-in model holds", bench_horizon),
     "margin": Benchmark("what the margin buys when vectors are decoded in another dtype", bench_margin),
     "document": Benchmark("many segments of a text at once, over one at a time", bench_document),
+    "dealer": Benchmark("how busy a sweep keeps 512 workers, simulated", bench_dealer, reads_corpus=False),
     "view": Benchmark("what the page costs", bench_view),
     "speed": Benchmark(
         "steps a second, beside the published loop and the machine's peak", bench_speed, reads_corpus=False
