@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page
@@ -10,6 +11,9 @@ from playwright.sync_api import Browser, Page
 from cramdemo import CramResult, MemVectors
 from cramdemo.vectors import to_bytes
 from tests.browser import NEEDS_CHROMIUM, PANEL, START, STOP, Watch, open_page, open_tab
+
+if TYPE_CHECKING:
+    from tests.conftest import Visitor
 
 pytestmark = NEEDS_CHROMIUM
 TAG = "<img src=x onerror=alert(1)>"
@@ -45,8 +49,8 @@ def _file(vectors: MemVectors, name: str = NAME) -> dict[str, object]:
     return {"name": name, "mimeType": "application/octet-stream", "buffer": to_bytes(vectors)}
 
 
-def test_on_compress_bytes_and_decode(url: str, browser: Browser, watch: Watch) -> None:
-    page = open_page(browser, url, watch)
+def test_on_compress_bytes_and_decode(visitor: Visitor) -> None:
+    page = visitor()
     page.fill("#text textarea", EVIL)
     page.fill("#num-mem input[type=number]", "24")
     page.click("#compress")
@@ -91,7 +95,7 @@ def test_in_the_experiments(url: str, browser: Browser) -> None:
     assert watch.outside == [] and not any(words.startswith("dialog") for words in watch.complaints)
 
 
-def test_in_a_vector_file_and_its_name(url: str, browser: Browser, watch: Watch, crammed: CramResult) -> None:
+def test_in_a_vector_file_and_its_name(visitor: Visitor, crammed: CramResult) -> None:
     evil = dataclasses.replace(
         crammed.vectors,
         model_id=EVIL,
@@ -101,7 +105,7 @@ def test_in_a_vector_file_and_its_name(url: str, browser: Browser, watch: Watch,
         metrics={EVIL: EVIL},
         config={EVIL: EVIL},
     )
-    page = open_page(browser, url, watch)
+    page = visitor()
     open_tab(page, "Decode")
     page.set_input_files("#vector-file input[type=file]", _file(evil))
     page.wait_for_selector("#verdict [data-state=error]")
