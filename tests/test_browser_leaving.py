@@ -142,9 +142,7 @@ def test_other_tabs_and_models_while_it_runs_change_nothing_of_the_run(visitor: 
     assert "cram-mini" in page.inner_text("#runs li:nth-child(1)")
 
 
-def test_who_waits_is_told_the_place_in_the_queue(
-    url: str, browser: Browser, watch: Watch, visitor: Visitor
-) -> None:
+def test_who_waits_is_told_the_place_in_the_queue(url: str, browser: Browser, watch: Watch, visitor: Visitor) -> None:
     pages = [visitor(), *(open_page(browser, url, watch) for _ in range(2))]
     for page in pages:
         fill_form(page, HARD_TEXT, 1)

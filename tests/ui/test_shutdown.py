@@ -10,6 +10,7 @@ import pytest
 from cramdemo.ui import shutdown
 from cramdemo.ui.jobs import Worker, all_ended, stop_all
 
+
 def test_a_run_that_does_not_listen_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RUN_SECONDS", "DELIVERY_SECONDS", "EXIT_SECONDS"):
         monkeypatch.setattr(shutdown, name, 0.01)
