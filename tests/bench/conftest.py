@@ -1,4 +1,4 @@
-"""The proof of a report without a new process, which takes seconds to start: `test_proof` and the soak have real ones."""
+"""The proof of a report without a new process, which takes seconds to start: `test_proof` has real ones."""
 
 from __future__ import annotations
 
