@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page
@@ -11,9 +10,6 @@ from playwright.sync_api import Browser, Page
 from cramdemo import CramResult, MemVectors
 from cramdemo.vectors import to_bytes
 from tests.browser import NEEDS_CHROMIUM, PANEL, START, STOP, Watch, open_page, open_tab
-
-if TYPE_CHECKING:
-    from tests.conftest import Visitor
 
 pytestmark = NEEDS_CHROMIUM
 TAG = "<img src=x onerror=alert(1)>"
@@ -49,8 +45,8 @@ def _file(vectors: MemVectors, name: str = NAME) -> dict[str, object]:
     return {"name": name, "mimeType": "application/octet-stream", "buffer": to_bytes(vectors)}
 
 
-def test_on_compress_bytes_and_decode(visitor: Visitor) -> None:
-    page = visitor()
+def test_on_compress_bytes_and_decode(url: str, browser: Browser, watch: Watch) -> None:
+    page = open_page(browser, url, watch)
     page.fill("#text textarea", EVIL)
     page.fill("#num-mem input[type=number]", "24")
     page.click("#compress")
@@ -74,6 +70,8 @@ def test_on_compress_bytes_and_decode(visitor: Visitor) -> None:
 
     open_tab(page, "Bytes")
     page.click("#bytes-start")
+    _shows(page, "#bytes-view", TAG)
+    page.click("#bytes-stop")
     page.wait_for_selector("#bytes-status [data-state=done]")
     _shows(page, "#bytes-view", TAG)
 
@@ -95,7 +93,7 @@ def test_in_the_experiments(url: str, browser: Browser) -> None:
     assert watch.outside == [] and not any(words.startswith("dialog") for words in watch.complaints)
 
 
-def test_in_a_vector_file_and_its_name(visitor: Visitor, crammed: CramResult) -> None:
+def test_in_a_vector_file_and_its_name(url: str, browser: Browser, watch: Watch, crammed: CramResult) -> None:
     evil = dataclasses.replace(
         crammed.vectors,
         model_id=EVIL,
@@ -105,7 +103,7 @@ def test_in_a_vector_file_and_its_name(visitor: Visitor, crammed: CramResult) ->
         metrics={EVIL: EVIL},
         config={EVIL: EVIL},
     )
-    page = visitor()
+    page = open_page(browser, url, watch)
     open_tab(page, "Decode")
     page.set_input_files("#vector-file input[type=file]", _file(evil))
     page.wait_for_selector("#verdict [data-state=error]")
