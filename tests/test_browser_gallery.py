@@ -6,7 +6,7 @@ import pytest
 
 from cramdemo import decode, load
 from cramdemo.gallery import exhibit, exhibits
-from tests.browser import NEEDS_CHROMIUM, findings, open_tab
+from tests.browser import NEEDS_CHROMIUM, findings, open_page, open_tab
 
 pytestmark = NEEDS_CHROMIUM
 SLIDE = """(slider, value) => {
@@ -65,8 +65,8 @@ def test_the_page_streams_and_stop_keeps_what_is_there(visitor):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["light", "phone, dark"])
-def test_a_slider_breaks_the_text_and_a_blend_walks_to_another(visitor, width, dark):
-    page = visitor(width, dark)
+def test_a_slider_breaks_the_text_and_a_blend_walks_to_another(url, browser, watch, width, dark):
+    page = open_page(browser, url, watch, width=width, dark=dark)
     open_tab(page, "Decode")
     scale, share = page.get_by_role("slider", name="Scale all numbers"), page.get_by_role("slider", name="Share of the")
     assert share.is_disabled()
