@@ -6,7 +6,7 @@ import pytest
 
 from cramdemo import decode, load
 from cramdemo.ui.samples import read_samples
-from tests.browser import NEEDS_CHROMIUM
+from tests.browser import NEEDS_CHROMIUM, open_page
 
 pytestmark = NEEDS_CHROMIUM
 HEIGHT = "document.querySelector('#bytes-start').closest('.cd-columns').offsetHeight"
@@ -55,8 +55,8 @@ def test_weigh_the_example_break_it_download_and_decode_the_smallest(visitor, bu
     assert vectors.number_format in page.inner_text("#facts")
 
 
-def test_the_file_of_a_visitor_is_weighed_and_stop_keeps_what_is_there(visitor, crammed, tmp_path):
-    page = visitor()
+def test_the_file_of_a_visitor_is_weighed_and_stop_keeps_what_is_there(url, browser, watch, tmp_path):
+    page = open_page(browser, url, watch)
     page.get_by_role("tab", name="Bytes").click()
     wrong = tmp_path / "wrong.safetensors"
     wrong.write_bytes(b"these are not vectors at all")
