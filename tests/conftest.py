@@ -37,15 +37,9 @@ CACHES = ("HF_HOME", "GRADIO_TEMP_DIR", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDI
 TINY_VOCABULARY = 300
 LONG_FILES = (  # that take more than half a minute, the longest first
     *("test_service.py", "test_browser_hostile.py", "test_resume.py", "test_run.py", "test_accessibility.py"),
-    *(
-        "test_browser.py",
-        "test_browser_leaving.py",
-        "test_browser_size.py",
-        "test_browser_compress.py",
-        "test_browser_gallery.py",
-    ),
-    *("test_browser_capacity.py", "test_browser_geometry.py", "test_fuzz.py", "test_cli.py", "test_browser_race.py"),
-    *("test_zero.py", "test_cram.py", "test_space.py", "test_families.py"),
+    *("test_browser.py", "test_browser_leaving.py", "test_browser_size.py", "test_browser_compress.py"),
+    *("test_browser_gallery.py", "test_browser_capacity.py", "test_browser_geometry.py", "test_fuzz.py"),
+    *("test_cli.py", "test_browser_race.py", "test_zero.py", "test_cram.py", "test_space.py", "test_families.py"),
 )
 
 settings.register_profile("cramdemo", deadline=None, database=None, derandomize=True)
