@@ -63,13 +63,25 @@ class Watch:
     url: str
     complaints: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
+    pages: list[Page] = field(default_factory=list)
 
     def on(self, page: Page) -> None:
         """Listen to a page."""
+        self.pages.append(page)
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
         page.on("request", self._request)
+
+    def found_nothing(self) -> None:
+        """Fails if a page did it."""
+        assert self.complaints == []
+        assert self.outside == []
+
+    def close(self) -> None:
+        """Close the pages, which take the processor's time as long as they are open."""
+        for page in self.pages:
+            page.close()
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type == "error" and not any(words in message.text for words in HARMLESS):

@@ -19,11 +19,13 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
     from cramdemo import CramResult, FrozenLM
     from tests.browser import Watch
     from tests.fake_hub import FakeHub
+
+    Visitor = Callable[..., Page]
 
 SENTENCES = (
     "The old man and the sea were tired of the other men and the other seas.",
@@ -33,6 +35,12 @@ SENTENCES = (
 HUB_SETTINGS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
 CACHES = ("HF_HOME", "GRADIO_TEMP_DIR", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR")
 TINY_VOCABULARY = 300
+LONG_FILES = (  # that take more than half a minute, the longest first
+    *("test_service.py", "test_browser_hostile.py", "test_resume.py", "test_run.py", "test_accessibility.py"),
+    *("test_browser.py", "test_browser_leaving.py", "test_browser_size.py", "test_browser_compress.py"),
+    *("test_browser_gallery.py", "test_browser_capacity.py", "test_browser_geometry.py", "test_fuzz.py"),
+    *("test_cli.py", "test_browser_race.py", "test_zero.py", "test_cram.py", "test_space.py", "test_families.py"),
+)
 
 settings.register_profile("cramdemo", deadline=None, database=None, derandomize=True)
 settings.load_profile("cramdemo")
@@ -44,6 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
     os.environ["GRADIO_TEMP_DIR"] = folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, so that no worker is left with one of them when the others have nothing to do."""
+    first = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: first.get(item.path.name, len(first)))
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +106,30 @@ def watch(url: str) -> Iterator[Watch]:
 
     found = Watch(url)
     yield found
-    assert found.complaints == []
-    assert found.outside == []
+    try:
+        found.found_nothing()
+    finally:
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def _stay(url: str, browser: Browser) -> Iterator[tuple[Watch, Visitor]]:
+    from tests.browser import Watch, open_page
+
+    watch = Watch(url)
+    yield watch, cache(lambda width=1280, dark=False: open_page(browser, url, watch, width=width, dark=dark))
+    watch.close()
+
+
+@pytest.fixture
+def visitor(_stay: tuple[Watch, Visitor]) -> Iterator[Visitor]:
+    """A page by its width and whether it is dark, the same for all tests of a module: opening one takes seconds.
+
+    Fails a test like `watch`. The first test of a module that asks for a page finds it as it was opened.
+    """
+    watch, page_of = _stay
+    yield page_of
+    watch.found_nothing()
 
 
 @pytest.fixture(scope="session")

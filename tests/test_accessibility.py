@@ -16,10 +16,8 @@ from tests.browser import (
     EASY_NUM_MEM,
     EASY_TEXT,
     NEEDS_CHROMIUM,
-    Watch,
     fill_form,
     findings,
-    open_page,
     open_tab,
     run_open_tab,
     tab_names,
@@ -55,15 +53,29 @@ Stop = dict[str, Any]
 
 
 @pytest.fixture
-def page(url, browser) -> Iterator[Page]:
-    page = open_page(browser, url, Watch(url))
-    yield page
-    page.close()
+def page(visitor) -> Page:
+    return visitor()
+
+
+def test_skip_links_lead_to_the_tabs_and_to_what_the_open_tab_shows(page) -> None:
+    """The first of all: the Tab key starts where the page begins only as long as nothing was used."""
+    address = page.url
+    page.keyboard.press("Tab")
+    first = page.locator(".cd-skip a").first
+    assert first.evaluate("node => node === document.activeElement && node.offsetHeight > 20")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "tab"
+    page.locator(".cd-skip a").last.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "tabpanel"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.matches('#text textarea')")
+    assert page.url == address
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["light", "dark-phone"])
-def test_axe_finds_nothing_serious_on_any_tab_and_nothing_overflows(url, browser, width, dark) -> None:
-    page = open_page(browser, url, Watch(url), width=width, dark=dark)
+def test_axe_finds_nothing_serious_on_any_tab_and_nothing_overflows(visitor, width, dark) -> None:
+    page = visitor(width, dark)
     found, overflow = {}, {}
     for name in tab_names(page):
         open_tab(page, name)
@@ -71,23 +83,9 @@ def test_axe_finds_nothing_serious_on_any_tab_and_nothing_overflows(url, browser
         page.wait_for_timeout(300)  # accordions open
         found[name] = findings(page)
         overflow[name] = page.evaluate("document.documentElement.scrollWidth") - width
-    page.close()
     assert len(found) > 2
     assert {name: lines for name, lines in found.items() if lines} == {}
     assert {name: pixels for name, pixels in overflow.items() if pixels > 0} == {}
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_nothing_serious_after_a_run(url, browser, dark) -> None:
-    page = open_page(browser, url, Watch(url), dark=dark)
-    fill_form(page, EASY_TEXT, EASY_NUM_MEM)
-    assert run_open_tab(page)
-    assert page.locator("#card .cd-card").count() == 1
-    assert findings(page) == []
-    page.click("#decode-it")
-    page.wait_for_selector("#verdict .cd-card")
-    assert findings(page) == []
-    page.close()
 
 
 def test_every_visible_control_has_a_name(page) -> None:
@@ -142,28 +140,26 @@ def _back(a: Stop, b: Stop) -> bool:
     return above or (beside and b["right"] <= a["left"] + 1)
 
 
-def test_skip_links_lead_to_the_tabs_and_to_what_the_open_tab_shows(page) -> None:
-    address = page.url
-    page.keyboard.press("Tab")
-    first = page.locator(".cd-skip a").first
-    assert first.evaluate("node => node === document.activeElement && node.offsetHeight > 20")
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.getAttribute('role')") == "tab"
-    page.locator(".cd-skip a").last.focus()
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.getAttribute('role')") == "tabpanel"
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.matches('#text textarea')")
-    assert page.url == address
-
-
-def test_nothing_moves_for_whoever_wants_no_motion(url, browser) -> None:
-    page = open_page(browser, url, Watch(url))
+def test_nothing_moves_for_whoever_wants_no_motion(page) -> None:
     assert page.evaluate(MOVING), "the test looks where nothing ever moves"
     page.emulate_media(reduced_motion="reduce")
     moving = {}
     for name in tab_names(page):
         open_tab(page, name)
         moving[name] = page.evaluate(MOVING)
-    page.close()
+    page.emulate_media(reduced_motion="no-preference")
     assert {name: found for name, found in moving.items() if found} == {}
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["light", "dark"])
+def test_axe_finds_nothing_serious_after_a_run(visitor, width, dark) -> None:
+    page = visitor(width, dark)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    open_tab(page, "Compress")
+    fill_form(page, EASY_TEXT, EASY_NUM_MEM)
+    assert run_open_tab(page)
+    assert page.locator("#card .cd-card").count() == 1
+    assert findings(page) == []
+    page.click("#decode-it")
+    page.wait_for_selector("#verdict .cd-card")
+    assert findings(page) == []

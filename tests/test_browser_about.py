@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cramdemo.ui.about import BIBTEX, GLOSSARY, PYTHON
-from tests.browser import NEEDS_CHROMIUM, open_page, open_tab
+from tests.browser import NEEDS_CHROMIUM, open_tab
 
 pytestmark = NEEDS_CHROMIUM
 BRIGHTNESS = """name => {
@@ -12,8 +12,8 @@ BRIGHTNESS = """name => {
 }"""
 
 
-def test_one_picture_the_words_and_code_to_copy(url, browser, watch):
-    page = open_page(browser, url, watch)
+def test_one_picture_the_words_and_code_to_copy(url, visitor):
+    page = visitor()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     open_tab(page, "About")
     assert page.get_by_role("img", name="How a text is crammed and decoded").is_visible()
@@ -25,14 +25,14 @@ def test_one_picture_the_words_and_code_to_copy(url, browser, watch):
         page.wait_for_function("button => button.textContent === 'Copied'", arg=button.element_handle())
         assert page.evaluate("navigator.clipboard.readText()") == code
     assert f"{url.rstrip('/')}/gradio_api/" in page.inner_text("#about")
-    page.close()
 
 
-def test_it_fits_a_phone_in_the_dark(url, browser, watch):
-    page = open_page(browser, url, watch, width=390, dark=True)
+def test_it_fits_a_phone_in_the_dark(visitor):
+    page = visitor()
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.emulate_media(color_scheme="dark")
     open_tab(page, "About")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate(BRIGHTNESS, ".cd-p-head") > 150
     box = page.get_by_role("img", name="How a text is crammed and decoded").bounding_box()
     assert box is not None and box["width"] > 280
-    page.close()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
-from tests.browser import NEEDS_CHROMIUM, PATIENCE_MS, Watch, open_page
+from tests.browser import NEEDS_CHROMIUM, PATIENCE_MS
+
+if TYPE_CHECKING:
+    from tests.conftest import Visitor
 
 pytestmark = NEEDS_CHROMIUM
 TEXT = "We knocked, and a voice said <b>seven copper lanterns</b> & 4821. " * 12
@@ -28,10 +32,8 @@ def _open(page: Page, text: str, steps: int) -> Page:
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["wide and light", "phone and dark"])
-def test_one_click_finds_what_fits_and_nothing_moves(  # noqa: PLR0917
-    url: str, browser: Browser, watch: Watch, tmp_path: Path, width: int, dark: bool
-) -> None:
-    page = _open(open_page(browser, url, watch, width=width, dark=dark), TEXT, 3)
+def test_one_click_finds_what_fits_and_nothing_moves(visitor: Visitor, tmp_path: Path, width: int, dark: bool) -> None:
+    page = _open(visitor(width, dark), TEXT, 3)
     assert "about 45 seconds" in page.inner_text("#capacity-status")
     assert "One curve for each K will climb here" in page.inner_text("#capacity-steps")
     page.wait_for_function("document.querySelector('#capacity-width .cd-plot').data?.length === 3")
@@ -66,8 +68,8 @@ def test_one_click_finds_what_fits_and_nothing_moves(  # noqa: PLR0917
     assert rows[-1][0] == "this run: exact prefix" and rows[-1][1] == "12517760"
 
 
-def test_the_curve_climbs_and_stop_keeps_it(url: str, browser: Browser, watch: Watch) -> None:
-    page = _open(open_page(browser, url, watch), TEXT, 500)
+def test_the_curve_climbs_and_stop_keeps_it(visitor: Visitor) -> None:
+    page = _open(visitor(), TEXT, 500)
     page.click("#capacity-start")
     page.wait_for_function(f"document.querySelector('#capacity-steps .cd-plot').data && {POINTS} > 3")
     before = page.evaluate(POINTS)
@@ -80,8 +82,8 @@ def test_the_curve_climbs_and_stop_keeps_it(url: str, browser: Browser, watch: W
     page.wait_for_selector("#capacity-start:not([disabled])")
 
 
-def test_samples_fill_the_box_and_an_empty_text_is_refused_in_words(url: str, browser: Browser, watch: Watch) -> None:
-    page = _open(open_page(browser, url, watch), "", 3)
+def test_samples_fill_the_box_and_an_empty_text_is_refused_in_words(visitor: Visitor) -> None:
+    page = _open(visitor(), "", 3)
     page.click("#capacity-start")
     page.wait_for_selector("#capacity-status [data-state=error]")
     assert "The text is empty." in page.inner_text("#capacity-status")

@@ -18,10 +18,8 @@ HEIGHT = "document.querySelector('#gallery-what').getBoundingClientRect().height
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["light", "phone, dark"])
-def test_a_card_is_decoded_downloaded_and_opened_in_decode(  # noqa: PLR0917
-    url, browser, watch, built_in, tmp_path, width, dark
-):
-    page = open_page(browser, url, watch, width=width, dark=dark)
+def test_a_card_is_decoded_downloaded_and_opened_in_decode(visitor, built_in, tmp_path, width, dark):
+    page = visitor(width, dark)
     open_tab(page, "Gallery")
     cards = page.locator(".cd-gallery-card")
     assert cards.count() == len(exhibits())
@@ -50,14 +48,16 @@ def test_a_card_is_decoded_downloaded_and_opened_in_decode(  # noqa: PLR0917
     assert page.inner_text("#decoded .cd-text") == haiku.piece.text
     assert "A vector can make a model say anything" in page.inner_text("#whose-words")
     page.wait_for_function("document.querySelector('#edit-source').innerText.includes('haiku.safetensors')")
-    page.close()
 
 
-def test_the_page_streams_and_stop_keeps_what_is_there(url, browser, watch):
-    page = open_page(browser, url, watch)
+def test_the_page_streams_and_stop_keeps_what_is_there(visitor):
+    page = visitor()
     open_tab(page, "Gallery")
     page.get_by_role("button", name=exhibit("page").piece.title).click()
-    page.wait_for_function("document.querySelector('#gallery-decoded .cd-text').innerText.length > 30")
+    page.wait_for_function(
+        "words => document.querySelector('#gallery-decoded .cd-text')?.innerText.startsWith(words)",
+        arg=exhibit("page").piece.text[:30],
+    )
     page.click("#gallery-stop")
     page.wait_for_selector("#gallery-verdict .cd-status[data-state=done]")
     assert "Stopped" in page.inner_text("#gallery-verdict")
@@ -65,7 +65,6 @@ def test_the_page_streams_and_stop_keeps_what_is_there(url, browser, watch):
     page.wait_for_selector("#gallery-stop[disabled]")
     page.get_by_role("button", name=exhibit("haiku").piece.title).click()
     page.wait_for_selector("#gallery-verdict .cd-card[data-kind=lossless]")
-    page.close()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["light", "phone, dark"])
@@ -98,4 +97,3 @@ def test_a_slider_breaks_the_text_and_a_blend_walks_to_another(url, browser, wat
     assert page.inner_text(".cd-edit-text").startswith("I lit the lamp")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert findings(page) == []
-    page.close()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
-from tests.browser import NEEDS_CHROMIUM, Watch, open_page
+from tests.browser import NEEDS_CHROMIUM
+
+if TYPE_CHECKING:
+    from tests.conftest import Visitor
 
 pytestmark = NEEDS_CHROMIUM
 CHARTS = ("path", "variance", "cosines", "line", "plane", "tokens", "attention")
@@ -21,18 +25,17 @@ TOPS = (
 )
 
 
-def _geometry(browser: Browser, url: str, watch: Watch, *, width: int, dark: bool) -> Page:
-    page = open_page(browser, url, watch, width=width, dark=dark)
+def _geometry(page: Page) -> Page:
     page.get_by_role("tab", name="Geometry").click()
     page.wait_for_selector("#geometry-start")
     return page
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["wide and light", "phone and dark"])
-def test_one_click_fills_every_figure_where_it_was_announced(  # noqa: PLR0917
-    url: str, browser: Browser, watch: Watch, tmp_path: Path, width: int, dark: bool
+def test_one_click_fills_every_figure_where_it_was_announced(
+    visitor: Visitor, tmp_path: Path, width: int, dark: bool
 ) -> None:
-    page = _geometry(browser, url, watch, width=width, dark=dark)
+    page = _geometry(visitor(width, dark))
     assert "about 10 seconds" in page.inner_text("#geometry-status")
     assert page.locator(".cd-geometry .cd-empty:visible").count() == len(CHARTS)
     before = page.evaluate(TOPS)
@@ -65,8 +68,8 @@ def test_one_click_fills_every_figure_where_it_was_announced(  # noqa: PLR0917
     assert lines[1][0] == "seed 0" and lines[1][3].startswith("step 0: ")
 
 
-def test_the_path_grows_while_it_is_walked_and_stop_keeps_it(url: str, browser: Browser, watch: Watch) -> None:
-    page = _geometry(browser, url, watch, width=1280, dark=False)
+def test_the_path_grows_while_it_is_walked_and_stop_keeps_it(visitor: Visitor) -> None:
+    page = _geometry(visitor())
     page.fill("#geometry-text textarea", HARD)
     page.click("#geometry-start")
     page.wait_for_function(f"({STEPS_WALKED})() > 2")
@@ -81,10 +84,8 @@ def test_the_path_grows_while_it_is_walked_and_stop_keeps_it(url: str, browser: 
     page.wait_for_selector("#geometry-start:not([disabled])")
 
 
-def test_an_example_fills_the_box_and_a_text_that_is_too_short_is_refused_in_words(
-    url: str, browser: Browser, watch: Watch
-) -> None:
-    page = _geometry(browser, url, watch, width=1280, dark=False)
+def test_an_example_fills_the_box_and_a_text_that_is_too_short_is_refused_in_words(visitor: Visitor) -> None:
+    page = _geometry(visitor())
     page.get_by_role("button", name="A plain sentence").click()
     page.wait_for_function("document.querySelector('#geometry-text textarea').value.startsWith('She opened')")
     page.fill("#geometry-text textarea", "a")

@@ -70,6 +70,8 @@ def test_on_compress_bytes_and_decode(url: str, browser: Browser, watch: Watch) 
 
     open_tab(page, "Bytes")
     page.click("#bytes-start")
+    _shows(page, "#bytes-view", TAG)
+    page.click("#bytes-stop")
     page.wait_for_selector("#bytes-status [data-state=done]")
     _shows(page, "#bytes-view", TAG)
 

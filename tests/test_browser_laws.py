@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser
 
 from cramdemo import entropy
-from tests.browser import NEEDS_CHROMIUM, Watch, findings, open_page
+from tests.browser import NEEDS_CHROMIUM, findings
+
+if TYPE_CHECKING:
+    from tests.conftest import Visitor
 
 pytestmark = NEEDS_CHROMIUM
 POINTS = "document.querySelector('#laws-law .cd-plot').data.filter(t => t.mode === 'markers').flatMap(t => t.y)"
@@ -25,8 +28,8 @@ def _short_texts() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["wide", "phone, dark"])
-def test_the_law_is_measured_by_one_click(url: str, browser: Browser, watch: Watch, width: int, dark: bool) -> None:
-    page = open_page(browser, url, watch, width=width, dark=dark)
+def test_the_law_is_measured_by_one_click(visitor: Visitor, width: int, dark: bool) -> None:
+    page = visitor(width, dark)
     page.get_by_role("tab", name="Laws").click()
     page.wait_for_selector("#laws-start")
     top = page.evaluate(TOP)
@@ -49,8 +52,8 @@ def test_the_law_is_measured_by_one_click(url: str, browser: Browser, watch: Wat
     assert findings(page) == []
 
 
-def test_a_text_that_is_too_short_is_refused_with_a_sentence(url: str, browser: Browser, watch: Watch) -> None:
-    page = open_page(browser, url, watch)
+def test_a_text_that_is_too_short_is_refused_with_a_sentence(visitor: Visitor) -> None:
+    page = visitor()
     page.get_by_role("tab", name="Laws").click()
     page.fill("#laws-own textarea", "Too <b>short</b>.")
     page.click("#laws-start")

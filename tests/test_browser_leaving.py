@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -14,6 +14,9 @@ from cramdemo.ui import shelf
 from cramdemo.ui.shelf import SHELF, STOPS, WORKER
 from tests.browser import EASY_NUM_MEM, EASY_TEXT, NEEDS_CHROMIUM, Watch, fill_form, open_page, open_tab
 from tests.test_browser import HARD_TEXT
+
+if TYPE_CHECKING:
+    from tests.conftest import Visitor
 
 pytestmark = NEEDS_CHROMIUM
 FREE_SECONDS = 20.0  # 2 are promised; a busy machine may take longer
@@ -35,20 +38,25 @@ def _running(page: Page) -> None:
     page.wait_for_selector("#status [data-state=running]")
 
 
+def _runs(page: Page) -> int:
+    """How many are listed; a page that has had runs still shows the card of the last one."""
+    return page.locator("#runs li").count()
+
+
 def _right(page: Page) -> None:
     """The next run of this page."""
+    runs = _runs(page)
     fill_form(page, EASY_TEXT, EASY_NUM_MEM)
     page.click("#compress")
+    page.wait_for_selector(f"#runs li:nth-child({runs + 1})")
     page.wait_for_selector(".cd-card[data-kind=lossless]")
     page.wait_for_selector("#compress:not([disabled])")
     _free("the next run")
 
 
-def _started(browser: Browser, url: str, watch: Watch) -> Page:
-    page = open_page(browser, url, watch)
+def _started(page: Page) -> None:
     fill_form(page, HARD_TEXT, 1)
     page.click("#compress")
-    return page
 
 
 @pytest.fixture
@@ -70,24 +78,19 @@ def _empty_shelf() -> None:
     WORKER.submit(lambda: setattr(SHELF, "_lm", None)).result()
 
 
-@pytest.mark.parametrize("leave", ["closes the tab", "reloads"])
-def test_who_leaves_frees_the_model(url: str, browser: Browser, watch: Watch, leave: str) -> None:
-    page = _started(browser, url, Watch(url))  # whose stream breaks off, and its page says so
-    _running(page)
-    {"closes the tab": page.close, "reloads": page.reload}[leave]()
-    _free(leave)
-    _right(open_page(browser, url, watch))
+def test_who_leaves_frees_the_model(url: str, browser: Browser, visitor: Visitor) -> None:
+    page = open_page(browser, url, Watch(url))  # whose stream breaks off, and its page says so
+    for leave in (page.reload, page.close):
+        _started(page)
+        _running(page)
+        leave()
+        _free(leave.__name__)
+        _right(visitor())
 
 
 @pytest.mark.parametrize("when", ["at step 0", "while it loads"])
-def test_stop_frees_the_model(
-    url: str,
-    browser: Browser,
-    watch: Watch,
-    slow_load: threading.Event,
-    when: str,
-) -> None:
-    page = open_page(browser, url, watch)
+def test_stop_frees_the_model(visitor: Visitor, slow_load: threading.Event, when: str) -> None:
+    page = visitor()
     fill_form(page, HARD_TEXT, 1)
     if when == "while it loads":
         _empty_shelf()
@@ -104,8 +107,9 @@ def test_stop_frees_the_model(
     _right(page)
 
 
-def test_a_double_click_makes_one_run(url: str, browser: Browser, watch: Watch) -> None:
-    page = open_page(browser, url, watch)
+def test_a_double_click_makes_one_run(visitor: Visitor) -> None:
+    page = visitor()
+    runs = _runs(page)
     fill_form(page, HARD_TEXT, 1)
     page.dblclick("#compress")
     _running(page)
@@ -114,15 +118,15 @@ def test_a_double_click_makes_one_run(url: str, browser: Browser, watch: Watch) 
     page.click("#stop")
     _free("double click")
     page.wait_for_selector("#compress:not([disabled])")
-    page.wait_for_selector("#card .cd-card")
+    page.wait_for_selector(f"#runs li:nth-child({runs + 1})")
     _right(page)
-    page.wait_for_selector("#runs li:nth-child(2)")
+    assert _runs(page) == runs + 2
 
 
-def test_other_tabs_and_models_while_it_runs_change_nothing_of_the_run(
-    url: str, browser: Browser, watch: Watch
-) -> None:
-    page = _started(browser, url, watch)
+def test_other_tabs_and_models_while_it_runs_change_nothing_of_the_run(visitor: Visitor) -> None:
+    page = visitor()
+    runs = _runs(page)
+    _started(page)
     _running(page)
     for name in ("Decode", "Gallery", "Compress"):
         open_tab(page, name)
@@ -132,13 +136,14 @@ def test_other_tabs_and_models_while_it_runs_change_nothing_of_the_run(
         others.first.check()
     page.click("#stop")
     _free("Stop after other tabs")
+    page.wait_for_selector(f"#runs li:nth-child({runs + 1})")
     page.wait_for_selector("#card .cd-card")
     page.wait_for_selector("#download")
     assert "cram-mini" in page.inner_text("#runs li:nth-child(1)")
 
 
-def test_who_waits_is_told_the_place_in_the_queue(url: str, browser: Browser, watch: Watch) -> None:
-    pages = [open_page(browser, url, watch) for _ in range(3)]
+def test_who_waits_is_told_the_place_in_the_queue(url: str, browser: Browser, watch: Watch, visitor: Visitor) -> None:
+    pages = [visitor(), *(open_page(browser, url, watch) for _ in range(2))]
     for page in pages:
         fill_form(page, HARD_TEXT, 1)
     for number, page in enumerate(pages):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from cramdemo import race as racing
 from cramdemo.race import KEYS, OURS
 from cramdemo.ui.race import NAMES
-from tests.browser import NEEDS_CHROMIUM, Watch, open_page
+from tests.browser import NEEDS_CHROMIUM
+
+if TYPE_CHECKING:
+    from tests.conftest import Visitor
 
 pytestmark = NEEDS_CHROMIUM
 TEXT = "She opened the door."
@@ -35,11 +39,9 @@ def _open(page: Page, text: str) -> None:
     page.fill("#race-text textarea", text)
 
 
-def test_a_bet_is_won_by_keyboard_and_nothing_moves(
-    url: str, browser: Browser, watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bet_is_won_by_keyboard_and_nothing_moves(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     _budget(monkeypatch, PASSES)
-    page = open_page(browser, url, watch)
+    page = visitor()
     _open(page, TEXT)
     assert "about 45 seconds" in page.inner_text("#race-status")
     assert "will be drawn here" in page.inner_text("#race-curves")
@@ -67,10 +69,10 @@ def test_a_bet_is_won_by_keyboard_and_nothing_moves(
 
 
 def test_on_a_phone_in_the_dark_a_race_is_stopped_and_keeps_what_is_there(
-    url: str, browser: Browser, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _budget(monkeypatch, 5000)
-    page = open_page(browser, url, watch, width=390, dark=True)
+    page = visitor(390, True)
     _open(page, LONG)
     page.click("#race-start")
     page.wait_for_function(f"document.querySelector('#race-curves .cd-plot').data && {POINTS} > 3")
@@ -91,8 +93,8 @@ def test_on_a_phone_in_the_dark_a_race_is_stopped_and_keeps_what_is_there(
     assert background == "rgb(27, 30, 29)"
 
 
-def test_what_cannot_be_raced_is_said(url: str, browser: Browser, watch: Watch) -> None:
-    page = open_page(browser, url, watch)
+def test_what_cannot_be_raced_is_said(visitor: Visitor) -> None:
+    page = visitor()
     _open(page, "")
     page.click("#race-start")
     page.wait_for_selector("#race-status [data-state=error]")

@@ -13,10 +13,8 @@ HEIGHT = "document.querySelector('#bytes-start').closest('.cd-columns').offsetHe
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["light", "phone, dark"])
-def test_weigh_the_example_break_it_download_and_decode_the_smallest(  # noqa: PLR0917
-    url, browser, watch, built_in, tmp_path, width, dark
-):
-    page = open_page(browser, url, watch, width=width, dark=dark)
+def test_weigh_the_example_break_it_download_and_decode_the_smallest(visitor, built_in, tmp_path, width, dark):
+    page = visitor(width, dark)
     page.get_by_role("tab", name="Bytes").click()
     assert "will stand here" in page.inner_text("#bytes-sizes")
     height = page.evaluate(HEIGHT)
@@ -57,7 +55,7 @@ def test_weigh_the_example_break_it_download_and_decode_the_smallest(  # noqa: P
     assert vectors.number_format in page.inner_text("#facts")
 
 
-def test_the_file_of_a_visitor_is_weighed_and_stop_keeps_what_is_there(url, browser, watch, crammed, tmp_path):
+def test_the_file_of_a_visitor_is_weighed_and_stop_keeps_what_is_there(url, browser, watch, tmp_path):
     page = open_page(browser, url, watch)
     page.get_by_role("tab", name="Bytes").click()
     wrong = tmp_path / "wrong.safetensors"

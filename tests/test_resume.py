@@ -23,10 +23,11 @@ from torch import Tensor
 
 from cramdemo import ConfigError, CramConfig, CramResult, FrozenLM, Progress, cram
 from cramdemo import resume as module
+from cramdemo.cli import main
 from cramdemo.resume import NAMES, Checkpoint, Checkpoints, State, check_folder, to_bytes
 from cramdemo.tensorfile import read_header
 from cramdemo.vectors import to_bytes as vector_bytes
-from tests.kills import Place, finished, killed_after_checkpoints, killed_in_a_write
+from tests.kills import Place, killed_after_checkpoints, killed_in_a_write
 
 ENGINE: Any = importlib.import_module("cramdemo.cram")
 HARD = list(range(5, 295, 7))  # 42 tokens that a few steps cannot put into one vector
@@ -757,12 +758,15 @@ def test_a_folder_that_is_read_only_is_one_sentence(tmp_path: Path, monkeypatch:
 # ---- kill -9
 
 
-def test_a_command_killed_again_and_again_ends_as_one_that_nobody_touched(tmp_path: Path) -> None:
-    """Killed as it is, then half through a file, and before a file has its name."""
+def test_a_command_killed_again_and_again_ends_as_one_that_nobody_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed as it is, then half through a file, and before a file has its name; the last one is this process."""
     alone, place = Place(tmp_path / "alone", 100), Place(tmp_path / "killed", 100)
-    done = finished(alone.command(checkpoint=False))
-    expected = json.loads(done.stdout)
-    assert (done.stderr, expected["steps"]) == ("", 100)
+    assert main(alone.command(checkpoint=False)) == 0
+    done = capsys.readouterr()
+    expected = json.loads(done.out)
+    assert (done.err, expected["steps"]) == ("", 100)
 
     assert killed_after_checkpoints(place.command(), place.checkpoints, 1) == -signal.SIGKILL
     for function, call in (("fdopen", 3), ("replace", 4)):
@@ -771,8 +775,9 @@ def test_a_command_killed_again_and_again_ends_as_one_that_nobody_touched(tmp_pa
         assert left >= set(NAMES) and len(left) == 3  # and what it was writing
     assert not place.vectors.exists()
 
-    done = finished(place.command())
-    assert "The run goes on from the checkpoint, at step " in done.stderr
-    assert json.loads(done.stdout) | {"seconds": 0} == expected | {"seconds": 0}
+    assert main(place.command()) == 0
+    done = capsys.readouterr()
+    assert "The run goes on from the checkpoint, at step " in done.err
+    assert json.loads(done.out) | {"seconds": 0} == expected | {"seconds": 0}
     assert place.vectors.read_bytes() == alone.vectors.read_bytes()
     assert list(place.checkpoints.iterdir()) == []

@@ -9,6 +9,7 @@ from cramdemo.bench import Asked, built_in, markdown, proof
 BOOK = "It was a bright cold day in the valley, and nobody came to the old mill by the river. " * 30
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_built_in_report_has_a_row_for_each_shape_and_each_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(built_in, "SHAPES", ((2, 8),))
     monkeypatch.setattr(proof, "THREAD_COUNTS", (1,))

@@ -300,6 +300,7 @@ def test_a_row_of_what_is_held_has_the_interval_of_its_median() -> None:
     assert 10 < low < 14 < high < 18
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_report_has_every_column_the_ratios_and_the_duel(
     tiny_lm: FrozenLM, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_length_is_given_up_once_too_many_passages_failed(monkeypatch: pytest.
     assert search.rows()[0]["value"] == "0 of 3"
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_horizon_report_has_ratios_proof_and_the_cost_of_the_books(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(horizon, "HORIZON_LEVELS", range(1, 3))
     monkeypatch.setattr(horizon, "HORIZON_NUM_MEM", (1, 2))

@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cramdemo import CramConfig, CramResult, FrozenLM, load_model, run_cram, save
+from cramdemo import CramResult, FrozenLM, load_model, save
 from cramdemo.bench import proof
 
 
-def test_a_file_that_decodes_to_another_text_is_not_counted_as_exact(tmp_path: Path) -> None:
-    result = run_cram(load_model(), "the old", CramConfig(num_mem=8))
-    save(result.vectors, tmp_path / "a.safetensors")
-    row = proof.new_process_row(tmp_path, {"a.safetensors": "the new", "missing.safetensors": "x"}, 1)
+@pytest.mark.usefixtures("in_this_process")
+def test_a_file_that_decodes_to_another_text_is_not_counted_as_exact(
+    crammed: CramResult, tiny_folder: Path, tmp_path: Path
+) -> None:
+    save(crammed.vectors, tmp_path / "a.safetensors")
+    texts = {"a.safetensors": "the new", "missing.safetensors": "x"}
+    row = proof.new_process_row(tmp_path, texts, 1, str(tiny_folder))
     assert (row["value"], row["share"]) == ("0 of 2", 0)
 
 
-def test_results_of_any_model_are_decoded_with_that_model(
-    crammed: CramResult, tiny_lm: FrozenLM, tiny_folder: Path
-) -> None:
-    text = tiny_lm.detokenize(crammed.token_ids)
-    with proof.Proof(str(tiny_folder)) as kept:
+def _kept(result: CramResult, lm: FrozenLM, folder: Path) -> list[dict[str, Any]]:
+    with proof.Proof(str(folder)) as kept:
         assert kept.rows() == []  # nothing to prove
-        kept.keep([crammed], [text])
-        assert [row["value"] for row in kept.rows()] == ["1 of 1", "1 of 1"]
+        kept.keep([result], [lm.detokenize(result.token_ids)])
+        return kept.rows()
+
+
+def test_results_of_any_model_are_decoded_with_that_model_in_a_new_process(
+    crammed: CramResult, tiny_lm: FrozenLM, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "THREAD_COUNTS", (2,))
+    (row,) = _kept(crammed, tiny_lm, tiny_folder)
+    assert row["value"] == "1 of 1" and row["figure"].endswith(" with 2 threads")
+
+
+def test_each_number_of_threads_has_a_process_and_a_row(
+    crammed: CramResult, tiny_lm: FrozenLM, tiny_folder: Path, in_this_process: list[str]
+) -> None:
+    assert [row["value"] for row in _kept(crammed, tiny_lm, tiny_folder)] == ["1 of 1", "1 of 1"]
+    assert in_this_process == ["1", "2"]
 
 
 def test_every_dtype_that_a_file_lists_must_give_the_text(

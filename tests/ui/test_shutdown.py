@@ -1,36 +1,14 @@
-"""SIGTERM, on the real program with a run going."""
+"""The end of the server; SIGTERM on the real program is in `tests.test_service`."""
 
 from __future__ import annotations
 
-import signal
 import threading
-import time
 
 import gradio as gr
 import pytest
-from gradio_client import Client
 
 from cramdemo.ui import shutdown
 from cramdemo.ui.jobs import Worker, all_ended, stop_all
-from cramdemo.vectors import from_bytes
-from tests.service import running_app, vectors_of
-
-HARD_TEXT = " ".join(str(7919 * i % 10007) for i in range(24))
-
-
-def test_a_run_s_best_vectors_are_delivered_before_the_server_ends() -> None:
-    with running_app() as (url, process):
-        job = Client(url, verbose=False).submit(HARD_TEXT, 1, as_base64=True, api_name="/compress")
-        while not any(report.get("step", 0) > 2 for report, _ in job.outputs()):
-            time.sleep(0.05)
-            assert not job.done(), job.result()
-        process.send_signal(signal.SIGTERM)
-        assert job.exception(timeout=30) is None
-        report, _ = job.outputs()[-1]
-        assert process.wait(30) == 0
-    assert shutdown.RUN_SECONDS + shutdown.DELIVERY_SECONDS + shutdown.EXIT_SECONDS < 5
-    assert report["reason"] == "stopped" and not report["lossless"]
-    assert from_bytes(vectors_of(report), "its file").num_mem == 1
 
 
 def test_a_run_that_does_not_listen_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
