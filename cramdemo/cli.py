@@ -1,4 +1,4 @@
-"""The command line: python -m cramdemo cram | decode | models | inspect | bench | sweep | gallery | pretrain | space.
+"""The command line: python -m cramdemo COMMAND, as `--help` lists them.
 
 Exit status: 0 lossless (or done), 3 not lossless (the file is written all the same), 2 bad input or a file that cannot
 be written, with one line on stderr. Results go to stdout, progress to stderr and only on a terminal.
@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(run=run_models)
     _add_bench(commands.add_parser("bench", help="measure this program on this machine"))
     _add_sweep(commands.add_parser("sweep", help="many texts x models x lengths x K x seeds x recipes, resumable"))
+    _add_reproduce(commands.add_parser("reproduce", help="the cramming paper's table and figures, for any model"))
     _add_gallery(commands.add_parser("gallery", help="make the vectors of the page's gallery"))
     _add_pretrain(commands.add_parser("pretrain", help="train the built-in model and its encoder"))
     _add_space(commands.add_parser("space", help="write a folder ready to push as a Hugging Face Space"))
@@ -224,6 +226,30 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
     export_help = "write the rows as one table, .parquet, .jsonl or .csv, and run nothing"
     parser.add_argument("--export", type=Path, metavar="TABLE", help=export_help)
     parser.set_defaults(run=run_sweep_command)
+
+
+def _add_reproduce(parser: argparse.ArgumentParser) -> None:
+    from cramdemo.reproduce import EXPERIMENTS, SAMPLES
+
+    names = "; ".join(f"{name}: {words}" for name, words in EXPERIMENTS.items())
+    parser.add_argument("experiment", choices=list(EXPERIMENTS), help=names)
+    texts_help = "folder of UTF-8 .txt books; for unseen those that the models were not trained on"
+    parser.add_argument("--texts", type=Path, metavar="DIR", required=True, help=texts_help)
+    parser.add_argument("--seen", type=Path, metavar="DIR", help="for unseen: books that they were trained on")
+    out_help = "folder for rows, tables and the report; rows that are there are not run again"
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=out_help)
+    parser.add_argument("--models", nargs="+", default=(BUILT_IN,), metavar="MODEL", help=MODEL_HELP)
+    samples_help = f"texts of each length (default {SAMPLES}, the paper's)"
+    parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help=samples_help)
+    lengths_help = "in tokens, for one vector (default: the paper's grid)"
+    parser.add_argument("--lengths", nargs="+", type=int, metavar="N", help=lengths_help)
+    parser.add_argument("--num-mem", nargs="+", type=int, default=(), metavar="K", help="scaling: (default 1 2 4 8 16)")
+    recipe_help = "fast or most, ours; cramming or progressive, as published (default fast)"
+    parser.add_argument("--recipe", default="fast", metavar="R", help=recipe_help)
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of torch (default: one a core)")
+    plan_help = "run nothing: what it would take at most on a GPU, by assumed rates"
+    parser.add_argument("--plan", action="store_true", help=plan_help)
+    parser.set_defaults(run=run_reproduce)
 
 
 def _num_mem(value: str) -> int | str:
@@ -631,6 +657,72 @@ def run_sweep_command(arguments: argparse.Namespace) -> int:
     stopped = "Stopped; start the same command again to go on. " if interrupted() else ""
     print(f"{stopped}{plural(done.here, 'job')} done here, {done.before:,} before, of {done.total:,}.")
     return EXIT_OK
+
+
+def run_reproduce(arguments: argparse.Namespace) -> int:
+    """`reproduce`: run what is missing of an experiment, then write its tables and its report."""
+    from cramdemo.bench import markdown
+    from cramdemo.reproduce import PAPER_LENGTHS, Asked, plan, rows, run
+
+    asked = Asked(
+        arguments.experiment,
+        arguments.texts,
+        arguments.seen,
+        tuple(arguments.models),
+        arguments.samples,
+        tuple(arguments.lengths or PAPER_LENGTHS),
+        tuple(arguments.num_mem),
+        arguments.recipe,
+    )
+    if arguments.plan:
+        print(markdown({"rows": plan(asked)}))
+        return EXIT_OK
+    threads = arguments.threads or os.cpu_count() or 1
+    with _interrupt_flag() as interrupted, tqdm(unit="text", disable=None) as bar:
+        for news in run(asked, arguments.out, threads=threads, stop=interrupted):
+            cell = news.cell
+            bar.set_description_str(
+                f"{cell.model}, {cell.kind}, K = {cell.num_mem}, {cell.length} tokens", refresh=False
+            )
+            bar.total, bar.n = news.total, news.done
+            bar.refresh()
+    found = rows(asked, arguments.out, threads=threads)
+    if not found:
+        return _fail("Stopped before the first text was done, so there is nothing to report.")
+    written = _write_reproduction(asked.experiment, found, arguments)
+    stopped = "Stopped; start the same command again to go on. " if interrupted() else ""
+    print(f"{stopped}{plural(len(found), 'row')}; {', '.join(written)} in {arguments.out.name}.")
+    return EXIT_OK
+
+
+def _write_reproduction(experiment: str, found: list[dict[str, Any]], arguments: argparse.Namespace) -> list[str]:
+    """The rows, their table by lengths and capacities, and the report, in the experiment's folder."""
+    from cramdemo.reproduce import by_length, capacities, difference, html
+    from cramdemo.sweep import export
+
+    tables = {"rows": found, "lengths": by_length(found), "capacities": capacities(found)}
+    if experiment == "unseen" and (gaps := difference(found)):
+        tables["difference"] = gaps
+    names = []
+    for name, lines in tables.items():
+        for ending in (".csv", ".parquet"):
+            path = arguments.out / f"{experiment}-{name}{ending}"
+            export(lines, path)
+            names.append(path.name)
+    report = arguments.out / f"{experiment}.html"
+    write_atomically(report, html(experiment, found, _command(arguments)).encode())
+    return [*names, report.name]
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command as it may be repeated, with the names of folders only."""
+    words = ["python -m cramdemo reproduce", arguments.experiment, "--texts", arguments.texts.name]
+    words += ["--seen", arguments.seen.name] if arguments.seen else []
+    words += ["--out", arguments.out.name, "--models", *(Path(model).name for model in arguments.models)]
+    words += ["--samples", str(arguments.samples), "--recipe", arguments.recipe]
+    for option, values in (("--lengths", arguments.lengths), ("--num-mem", arguments.num_mem)):
+        words += [option, *map(str, values)] if values else []
+    return " ".join(words)
 
 
 def run_gallery(arguments: argparse.Namespace) -> int:

@@ -126,6 +126,7 @@ def run_job(lm: FrozenLM, job: Job, folder: Path | None, *, stop: Callable[[], b
         "key": job.key,
         "model": lm.name,
         "model_fingerprint": lm.fingerprint,
+        "hidden_size": lm.hidden_size,
         "source": job.source,
         "length": job.length,
         "num_mem": job.num_mem,
