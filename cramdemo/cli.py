@@ -652,6 +652,8 @@ def run_sweep_command(arguments: argparse.Namespace) -> int:
     print(*spec.dropped, sep="\n", end="\n" * bool(spec.dropped), file=sys.stderr)
     with _interrupt_flag() as interrupted, tqdm(unit="job", disable=None) as bar:
         for done in run_sweep(spec, arguments.out, keep_vectors=arguments.vectors, stop=interrupted):
+            if done.twice:
+                tqdm.write(f"{plural(done.twice, 'text')} stood twice; each is run once.", file=sys.stderr)
             bar.total, bar.n = done.total, done.before + done.here
             bar.refresh()
     stopped = "Stopped; start the same command again to go on. " if interrupted() else ""

@@ -37,12 +37,14 @@ class Done:
     Attributes:
         total: jobs of the sweep. before: that had a row when this process began. here: that it has done since.
         row: of the job just done; None at the beginning.
+        twice: texts that stood twice among the sources and are run once.
     """
 
     total: int
     before: int
     here: int
     row: Row | None = None
+    twice: int = 0
 
 
 def run_sweep(
@@ -65,7 +67,7 @@ def run_sweep(
         OSError: the folder cannot be written; rows that are done are kept.
     """
     asked = stop or (lambda: False)
-    texts, _ = read_texts(spec.sources)
+    texts, twice = read_texts(spec.sources)
     for name in spec.models:
         files_of(name, lambda repo_id: fetch(repo_id, stop=asked))  # before anything runs
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ def run_sweep(
     torch.set_num_threads(spec.threads)
     jobs, worker = Jobs(spec, texts), join()
     before = sum(job.key in known for job in jobs)
-    yield Done(len(jobs), before, 0)
+    yield Done(len(jobs), before, 0, twice=twice)
     with RowFile(folder, worker.rank) as file:
         for here, (job, lm) in enumerate(_missing(jobs, known, worker), start=1):
             row = run_job(lm, job, folder if keep_vectors else None, stop=asked)

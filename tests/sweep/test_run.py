@@ -158,6 +158,11 @@ def test_the_command_line(spec_path, tmp_path, capsys):
     assert main(["sweep", str(tmp_path / "no.toml"), "--out", str(out)]) == 2
     assert capsys.readouterr().err == "cramdemo: no.toml: No such file or directory.\n"
     assert export(rows_of(read_spec(path), out), tmp_path / "t.csv") == 16
+    again = path.read_text(encoding="utf-8") + "\n[[texts]]\nrandom_words = 1\nwords = 8\n"
+    path.write_text(again, encoding="utf-8")
+    assert main(["sweep", str(path), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.err == "1 text stood twice; each is run once.\n" and said.out.startswith("0 jobs done here, 16 before")
 
 
 def test_a_full_disk_ends_with_a_sentence_and_keeps_what_is_done(spec_path, tmp_path, capsys, monkeypatch):
