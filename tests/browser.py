@@ -29,7 +29,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 HARMLESS = ("net::ERR_ABORTED", "Method not implemented")  # a stream that ends; a headless page that is reloaded
-PATIENCE_MS = 45_000  # a busy machine of two cores
+PATIENCE_MS = 90_000  # a busy machine of two cores; whoever passes waits no longer for it
 ATTEMPTS = 3
 COUNTED = """([characters, k]) => {
   const line = document.querySelector('#count').innerText;
@@ -129,8 +129,8 @@ def open_page(browser: Browser, url: str, watch: Watch, *, width: int = 1280, da
 
 def fill_form(page: Page, text: str, num_mem: int) -> None:
     """Put values into the Compress form, and again where a page that was still waking up let them fall."""
-    page.fill("#text textarea", text)
     for attempt in range(1, ATTEMPTS + 1):
+        page.fill("#text textarea", text)
         page.fill("#num-mem input[type=number]", str(num_mem))
         page.keyboard.press("Tab")
         try:
