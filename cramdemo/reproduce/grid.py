@@ -168,7 +168,8 @@ def _ladders(asked: Asked) -> Iterator[list[Cell]]:
 
 
 def _spec(asked: Asked, cell: Cell, threads: int) -> Spec:
-    recipe = SweepRecipe(asked.recipe, asked.recipe, {})
+    whole = {"growth": 0} if asked.recipe in PRESETS else {}  # of a prefix that grows, accuracy over the text is none
+    recipe = SweepRecipe(asked.recipe, asked.recipe, whole)
     return Spec((cell.model,), (cell.length,), (cell.num_mem,), (0,), (recipe,), (_source(asked, cell),), threads)
 
 

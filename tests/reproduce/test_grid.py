@@ -52,6 +52,15 @@ def test_each_experiment_has_its_kinds_and_vectors(books: Path) -> None:
     assert [(cell.num_mem, cell.length) for cell in cells] == [(1, 2), (1, 4), (3, 6), (3, 12)]
 
 
+@pytest.mark.parametrize(("recipe", "settings"), [("fast", {"growth": 0}), ("most", {"growth": 0}), ("cramming", {})])
+def test_our_recipes_train_the_whole_text_since_its_accuracy_is_what_counts(
+    books: Path, recipe: str, settings: dict[str, Any]
+) -> None:
+    asked = _asked(books, recipe=recipe)
+    (found,) = grid._spec(asked, grid.Cell("m", PROSE, 1, 8), 1).recipes
+    assert (found.like, found.settings) == (recipe, settings)
+
+
 def test_rows_say_their_kind_and_are_not_run_again(books: Path, tiny_folder: Path, tmp_path: Path) -> None:
     asked = _asked(books, "unseen", models=(str(tiny_folder),), num_mem=(2,))
     news = list(run(asked, tmp_path / "out", threads=1))
