@@ -46,12 +46,15 @@ settings.register_profile("cramdemo", deadline=None, database=None, derandomize=
 settings.load_profile("cramdemo")
 
 
+FOLDER = tempfile.mkdtemp(prefix="cramdemo-tests-")
+# Before anything imports huggingface_hub and gradio, which read these once: other conftest files do so at their top.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": FOLDER, "GRADIO_ANALYTICS_ENABLED": "False"}
+os.environ["GRADIO_TEMP_DIR"] = FOLDER
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Before anything imports huggingface_hub and gradio, which read these once."""
-    folder = tempfile.mkdtemp(prefix="cramdemo-tests-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-    os.environ["GRADIO_TEMP_DIR"] = folder
+    """Nothing is left behind."""
+    config.add_cleanup(lambda: shutil.rmtree(FOLDER, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -146,6 +146,7 @@ class Dataset(Source):
     def _files(self) -> Iterator[str]:
         from huggingface_hub import HfApi, hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+        from huggingface_hub.utils import httpx
 
         try:
             names = HfApi().list_repo_files(self.dataset, repo_type="dataset")
@@ -153,7 +154,7 @@ class Dataset(Source):
             if not found:
                 raise TextError(f"The dataset {self.dataset} has no .parquet file with {self.split!r} in its name.")
             yield from (hf_hub_download(self.dataset, name, repo_type="dataset") for name in found)
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        except (HfHubHTTPError, httpx.TransportError, OfflineModeIsEnabled, OSError, ValueError) as error:
             raise TextError(
                 f"The dataset {self.dataset} cannot be read: no such one, no access, or no network. "
                 "Check its name, or give texts as jsonl."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.utils import httpx
 
 from cramdemo.errors import TextError
 from cramdemo.sweep.texts import Dataset, Files, Folder, Lines, RandomWords, read_texts
@@ -80,3 +82,12 @@ def test_a_dataset_is_read_from_its_parquet_files(tmp_path, monkeypatch):
     assert found == [("owner/name:1", "a"), ("owner/name:2", "b"), ("owner/name:3", "c")]
     with pytest.raises(TextError, match="no column 'story'; it has text"):
         list(Dataset("owner/name", field="story").read())
+
+
+def test_a_dataset_without_a_network_is_one_sentence(monkeypatch):
+    def unreachable(self, *asked, **given):
+        raise httpx.ConnectError("Name or service not known")
+
+    monkeypatch.setattr(HfApi, "list_repo_files", unreachable)
+    with pytest.raises(TextError, match="no such one, no access, or no network"):
+        list(Dataset("owner/name").read())
