@@ -664,7 +664,7 @@ def run_sweep_command(arguments: argparse.Namespace) -> int:
 def run_reproduce(arguments: argparse.Namespace) -> int:
     """`reproduce`: run what is missing of an experiment, then write its tables and its report."""
     from cramdemo.bench import markdown
-    from cramdemo.reproduce import PAPER_LENGTHS, Asked, plan, rows, run
+    from cramdemo.reproduce import PAPER_LENGTHS, Asked, plan, run
 
     asked = Asked(
         arguments.experiment,
@@ -680,15 +680,16 @@ def run_reproduce(arguments: argparse.Namespace) -> int:
         print(markdown({"rows": plan(asked)}))
         return EXIT_OK
     threads = arguments.threads or os.cpu_count() or 1
+    found: list[dict[str, Any]] = []
     with _interrupt_flag() as interrupted, tqdm(unit="text", disable=None) as bar:
         for news in run(asked, arguments.out, threads=threads, stop=interrupted):
+            found += news.rows
             cell = news.cell
             bar.set_description_str(
                 f"{cell.model}, {cell.kind}, K = {cell.num_mem}, {cell.length} tokens", refresh=False
             )
             bar.total, bar.n = news.total, news.done
             bar.refresh()
-    found = rows(asked, arguments.out, threads=threads)
     if not found:
         return _fail("Stopped before the first text was done, so there is nothing to report.")
     written = _write_reproduction(asked.experiment, found, arguments)

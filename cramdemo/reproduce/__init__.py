@@ -3,7 +3,7 @@
 `grid` says what is run and runs it as sweeps, `table` makes figures of rows, `report` one HTML file of both.
 """
 
-from cramdemo.reproduce.grid import EXPERIMENTS, PAPER_LENGTHS, SAMPLES, Asked, plan, rows, run
+from cramdemo.reproduce.grid import EXPERIMENTS, PAPER_LENGTHS, SAMPLES, Asked, plan, run
 from cramdemo.reproduce.report import html
 from cramdemo.reproduce.table import by_length, capacities, difference
 
@@ -17,6 +17,5 @@ __all__ = [
     "difference",
     "html",
     "plan",
-    "rows",
     "run",
 ]

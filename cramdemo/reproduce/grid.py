@@ -7,6 +7,7 @@ the plateau of information gain is measured on texts that are not held.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from cramdemo.errors import ConfigError
 from cramdemo.metrics import CAPACITY_ACCURACY
 from cramdemo.placement import Machine, seconds
 from cramdemo.sweep.rows import Row
-from cramdemo.sweep.run import rows_of, run_sweep
+from cramdemo.sweep.run import OneModel, rows_of, run_sweep
 from cramdemo.sweep.spec import PUBLISHED, Spec, SweepRecipe
 from cramdemo.sweep.texts import Folder, RandomWords, Source
 
@@ -115,11 +116,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Progress:
-    """A cell in work: jobs done of it, of so many, and all rows that are there."""
+    """A cell in work: jobs done of it, of so many.
+
+    Attributes:
+        rows: all that are there of the cell, each with its `kind`, when it has ended or was stopped; else none.
+    """
 
     cell: Cell
     done: int
     total: int
+    rows: tuple[Row, ...] = ()
 
 
 def run(asked: Asked, folder: Path, *, threads: int, stop: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
@@ -132,26 +138,21 @@ def run(asked: Asked, folder: Path, *, threads: int, stop: Callable[[], bool] = 
     Raises:
         CramError: see `sweep.run_sweep`.
     """
+    model = OneModel()
     for cells in _ladders(asked):
         missed = 0
         for cell in cells:
-            spec = _spec(asked, cell, threads)
-            for done in run_sweep(spec, folder, stop=stop):
-                yield Progress(cell, done.before + done.here, done.total)
+            spec, at = _spec(asked, cell, threads), Progress(cell, 0, 0)
+            for done in run_sweep(spec, folder, stop=stop, model=model):
+                at = Progress(cell, done.before + done.here, done.total)
+                yield at
+            found = rows_of(spec, folder)
+            yield dataclasses.replace(at, rows=tuple({**row, "kind": cell.kind} for row in found))
             if stop():
                 return
-            missed = 0 if held(rows_of(spec, folder)) else missed + 1
+            missed = 0 if held(found) else missed + 1
             if missed >= BEYOND:
                 break
-
-
-def rows(asked: Asked, folder: Path, *, threads: int) -> list[Row]:
-    """All rows that are there of an experiment, each with its `kind`."""
-    found = []
-    for cells in _ladders(asked):
-        for cell in cells:
-            found += [{**row, "kind": cell.kind} for row in rows_of(_spec(asked, cell, threads), folder)]
-    return found
 
 
 def held(found: Sequence[Mapping[str, Any]]) -> bool:

@@ -47,8 +47,33 @@ class Done:
     twice: int = 0
 
 
+class OneModel:
+    """The model in memory; it is let go before another is loaded."""
+
+    def __init__(self) -> None:
+        self._lm: FrozenLM | None = None
+        self._name = ""
+
+    def get(self, name: str, device: str | None) -> FrozenLM:
+        """A model by its name, folder or hub id.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        if self._lm is None or name != self._name:
+            self._lm = None
+            gc.collect()
+            self._lm, self._name = load_model(name, device=device), name
+        return self._lm
+
+
 def run_sweep(
-    spec: Spec, folder: Path, *, keep_vectors: bool = False, stop: Callable[[], bool] | None = None
+    spec: Spec,
+    folder: Path,
+    *,
+    keep_vectors: bool = False,
+    stop: Callable[[], bool] | None = None,
+    model: OneModel | None = None,
 ) -> Iterator[Done]:
     """Run what is missing of a sweep, in this process or in all that a launcher started.
 
@@ -56,6 +81,7 @@ def run_sweep(
         folder: for the rows, made if it is not there; a sweep that was there before goes on.
         keep_vectors: keep each job's vector file, named by its digest, in a folder of the sweep's.
         stop: asked all the time; the job that is running is then given up.
+        model: for who runs several sweeps: the model of the one before is not loaded again.
 
     Yields:
         `Done`, before the first and after each job.
@@ -77,7 +103,7 @@ def run_sweep(
     before = sum(job.key in known for job in jobs)
     yield Done(len(jobs), before, 0, twice=twice)
     with RowFile(folder, worker.rank) as file:
-        for here, (job, lm) in enumerate(_missing(jobs, known, worker), start=1):
+        for here, (job, lm) in enumerate(_missing(jobs, known, worker, model or OneModel()), start=1):
             row = run_job(lm, job, folder if keep_vectors else None, stop=asked)
             if asked():
                 return
@@ -95,20 +121,19 @@ def rows_of(spec: Spec, folder: Path) -> list[Row]:
     return [known[job.key] for job in Jobs(spec, texts) if job.key in known]
 
 
-def _missing(jobs: Jobs, known: dict[str, Row], worker: Worker) -> Iterator[tuple[Job, FrozenLM]]:
-    """The jobs that fall to this process and have no row, with their models, one of which is in memory."""
-    lm: FrozenLM | None = None
-    loaded = ""
+def _missing(jobs: Jobs, known: dict[str, Row], worker: Worker, model: OneModel) -> Iterator[tuple[Job, FrozenLM]]:
+    """The jobs that fall to this process and have no row, with their models."""
+    checked = ""
     while (number := worker.take()) < len(jobs):
         job = jobs[number]
         if job.key in known:
             continue
-        if lm is None or job.model != loaded:
-            lm = None
-            gc.collect()
-            lm, loaded = load_model(job.model, device=worker.device), job.model
+        lm = model.get(job.model, worker.device)
+        if job.model != checked:
             _check_weights(lm, known)
+            checked = job.model
         yield job, lm
+        del lm  # so that it can be let go
 
 
 def _check_weights(lm: FrozenLM, known: dict[str, Row]) -> None:

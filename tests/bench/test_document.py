@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cramdemo import document as engine
 from cramdemo import packing
 from cramdemo.bench import Asked, document
 from cramdemo.bench.document import bench_document, pace
@@ -23,11 +24,8 @@ def _state(seconds: float, exact: int) -> DocumentState:
 def test_both_sides_cram_the_same_texts_and_the_ratio_is_of_their_paces(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (packing, document.cram_document.__globals__):
-        if isinstance(module, dict):
-            monkeypatch.setitem(module, "FIRST_TOKENS", 4)
-        else:
-            monkeypatch.setattr(module, "FIRST_TOKENS", 4)
+    for module in (packing, engine):
+        monkeypatch.setattr(module, "FIRST_TOKENS", 4)
     monkeypatch.setattr(document, "TOKENS", 20)
     seen, real = [], document.cram_document
 

@@ -9,7 +9,8 @@ import pytest
 
 from cramdemo.errors import ConfigError, TextError
 from cramdemo.reproduce import grid
-from cramdemo.reproduce.grid import PROSE, SEEN, UNSEEN, WORDS, Asked, held, plan, rows, run
+from cramdemo.reproduce.grid import PROSE, SEEN, UNSEEN, WORDS, Asked, held, plan, run
+from cramdemo.sweep import run as sweep_run
 
 BOOK = "The old man and the sea were tired of the other men and the other seas. " * 60
 
@@ -34,7 +35,7 @@ def test_a_ladder_ends_two_lengths_after_the_last_that_is_held(
 ) -> None:
     asked, ran = _asked(books, lengths=(2, 3, 4, 5, 6, 7)), []
 
-    def fake(spec: Any, folder: Path, *, stop: Any) -> Any:
+    def fake(spec: Any, folder: Path, **given: Any) -> Any:
         ran.append(spec.lengths[0])
         return iter(())
 
@@ -61,15 +62,21 @@ def test_our_recipes_train_the_whole_text_since_its_accuracy_is_what_counts(
     assert (found.like, found.settings) == (recipe, settings)
 
 
-def test_rows_say_their_kind_and_are_not_run_again(books: Path, tiny_folder: Path, tmp_path: Path) -> None:
+def test_rows_say_their_kind_and_are_not_run_again_nor_is_the_model_loaded_again(
+    books: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = _asked(books, "unseen", models=(str(tiny_folder),), num_mem=(2,))
+    loads: list[str] = []
+    real = sweep_run.load_model
+    monkeypatch.setattr(sweep_run, "load_model", lambda name, **given: loads.append(name) or real(name, **given))
     news = list(run(asked, tmp_path / "out", threads=1))
-    assert news[-1].done == news[-1].total == 2
-    found = rows(asked, tmp_path / "out", threads=1)
+    assert news[-1].done == news[-1].total == 2 and len(loads) == 1
+    found = [row for each in news for row in each.rows]
     lengths = {kind: [row["length"] for row in found if row["kind"] == kind] for kind in (SEEN, UNSEEN)}
     assert lengths == {SEEN: [4, 4, 8, 8], UNSEEN: [4, 4, 8, 8]}
     before = [path.read_bytes() for path in sorted((tmp_path / "out").glob("rows-*"))]
-    list(run(asked, tmp_path / "out", threads=1))
+    again = [row for each in run(asked, tmp_path / "out", threads=1) for row in each.rows]
+    assert again == found
     assert [path.read_bytes() for path in sorted((tmp_path / "out").glob("rows-*"))] == before
     assert b"old man" not in b"".join(before)
 
