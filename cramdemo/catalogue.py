@@ -91,8 +91,10 @@ class Published:
 @cache
 def _published() -> dict[str, Published]:
     """By the model's label, in lower case: the two tables name owners differently."""
-    cramming = {row["model_id"].rpartition("/")[2].lower(): row for row in _rows("table1.csv")}
-    progressive = {row["model"].lower(): row for row in _rows("progressive.csv") if row["variant"] == "progressive"}
+    cramming = {row["model_id"].rpartition("/")[2].lower(): row for row in paper_rows("table1.csv")}
+    progressive = {
+        row["model"].lower(): row for row in paper_rows("progressive.csv") if row["variant"] == "progressive"
+    }
     return {
         label: Published(
             int(cramming[label]["capacity_pg19_tokens"]) if label in cramming else None,
@@ -110,7 +112,7 @@ def published_gains() -> dict[str, float]:
     """
     return {
         row["model_id"].rpartition("/")[2]: float(row["information_gain_pg19_nats"]) / math.log(2)
-        for row in _rows("table1.csv")
+        for row in paper_rows("table1.csv")
     }
 
 
@@ -138,11 +140,11 @@ class PublishedPoint:
 def published_points() -> list[PublishedPoint]:
     """All figures that the two papers give for one vector, variants of the recipe too."""
     points = []
-    for row in _rows("table1.csv"):
+    for row in paper_rows("table1.csv"):
         entry = MODELS[row["model_id"]]
         tokens = float(row["capacity_pg19_tokens"])
         points.append(PublishedPoint(entry.label, entry.parameters, entry.hidden_size, tokens, "cramming"))
-    for row in _rows("progressive.csv"):
+    for row in paper_rows("progressive.csv"):
         found, variant = find(row["model"]), row["variant"] if row["variant"] != "progressive" else ""
         assert found is not None  # every model of the papers is on offer
         tokens = float(row["tokens_mean"])
@@ -150,7 +152,8 @@ def published_points() -> list[PublishedPoint]:
     return points
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def paper_rows(name: str) -> list[dict[str, str]]:
+    """The lines of one of the papers' tables, as they stand in `assets/paper`."""
     with (ASSETS / "paper" / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 

@@ -294,18 +294,21 @@ def packed(lm: FrozenLM, mem: Tensor, token_ids: Sequence[int], config: Mapping[
         token_ids: the text's N ids.
         config: settings of the run, plain values.
     """
-    return MemVectors(
-        mem=mem.detach().cpu().clone(),
-        model_id=lm.name,
-        model_revision=lm.revision,
-        model_fingerprint=lm.fingerprint,
-        tokenizer_fingerprint=lm.tokenizer_fingerprint,
-        num_tokens=len(token_ids),
-        token_sha256=token_digest(token_ids),
-        dtype_trained=dtype_name(lm.for_steps().dtype),
-        config=dict(config),
-        created_with=f"cramdemo {__version__}",
-    )
+    return MemVectors(mem=mem.detach().cpu().clone(), config=dict(config), **provenance(lm, token_ids))
+
+
+def provenance(lm: FrozenLM, token_ids: Sequence[int]) -> dict[str, Any]:
+    """What a file of vectors says of the model that they were trained on, and of the text: its length and digest."""
+    return {
+        "model_id": lm.name,
+        "model_revision": lm.revision,
+        "model_fingerprint": lm.fingerprint,
+        "tokenizer_fingerprint": lm.tokenizer_fingerprint,
+        "num_tokens": len(token_ids),
+        "token_sha256": token_digest(token_ids),
+        "dtype_trained": dtype_name(lm.for_steps().dtype),
+        "created_with": f"cramdemo {__version__}",
+    }
 
 
 def judge(

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cramdemo import __version__
 from cramdemo.config import CramConfig
-from cramdemo.cram import YIELD_SECONDS, check_length
+from cramdemo.cram import YIELD_SECONDS, check_length, provenance
 from cramdemo.decode import check_model, decode_side_by_side, greedy_side_by_side
 from cramdemo.errors import ConfigError, ModelError, plural
 from cramdemo.models import FrozenLM
 from cramdemo.packing import FIRST_TOKENS, Batch, Held
 from cramdemo.placement import ran_out_of_memory
-from cramdemo.segments import DocumentVectors, SegmentEntry
+from cramdemo.segments import DocumentVectors, SegmentEntry, Stretch
 from cramdemo.vectors import dtype_name, token_digest
 
 ROWS = 16  # of the batch, on a CPU as on a GPU; more wait longer for the last one
@@ -36,26 +35,18 @@ _CONTEXT = 8  # tokens before new ones, behind which what they add to the text i
 
 
 @dataclass(frozen=True)
-class Segment:
+class Segment(Stretch):
     """A stretch of the text and the vectors that give it back.
 
     Attributes:
-        start: of its first token in the text. num_tokens: how many it has.
         mem: (K, d), float32, on the CPU.
         lossless: greedy decoding of `mem` gave exactly these tokens; else it is as far as the vectors came.
         min_margin: smallest logit margin while decoding.
     """
 
-    start: int
-    num_tokens: int
     mem: Tensor
     lossless: bool
     min_margin: float
-
-    @property
-    def end(self) -> int:
-        """The token after its last one."""
-        return self.start + self.num_tokens
 
 
 @dataclass(frozen=True)
@@ -173,16 +164,9 @@ def pack(
             )
             for segment in segments
         ),
-        model_id=lm.name,
-        model_revision=lm.revision,
-        model_fingerprint=lm.fingerprint,
-        tokenizer_fingerprint=lm.tokenizer_fingerprint,
-        num_tokens=len(token_ids),
-        token_sha256=token_digest(token_ids),
-        dtype_trained=dtype_name(lm.for_steps().dtype),
         verified=[{"device": lm.device.type, "dtype": dtype_name(lm.dtype)}],
         config=settings,
-        created_with=f"cramdemo {__version__}",
+        **provenance(lm, token_ids),
     )
 
 
@@ -220,8 +204,7 @@ def check_document(lm: FrozenLM, document: DocumentVectors) -> None:
     Raises:
         ModelMismatch: other width, other weights, other tokenizer, or segments that it cannot hold.
     """
-    longest = max(range(len(document.entries)), key=lambda number: document.entries[number].num_tokens)
-    check_model(lm, document.segment(longest))
+    check_model(lm, document.segment(document.longest))
 
 
 @dataclass(frozen=True)

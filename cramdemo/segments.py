@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -22,39 +20,58 @@ from cramdemo.config import MAX_NUM_MEM
 from cramdemo.errors import VectorFileError, plural
 from cramdemo.metadata import Metadata, as_metadata, is_tensor, read_file_header
 from cramdemo.tensorfile import with_metadata, write_atomically
-from cramdemo.vectors import DOCUMENT_FORMAT, DTYPES, MAX_HIDDEN_SIZE, MAX_TOKENS, MemVectors, read_bytes
+from cramdemo.vectors import (
+    DIGESTS,
+    DOCUMENT_FORMAT,
+    DTYPES,
+    JSON,
+    MAX_HIDDEN_SIZE,
+    MAX_TOKENS,
+    WORDS,
+    MemVectors,
+    dtype_name,
+    read_bytes,
+    read_tensors,
+    read_words,
+)
 
 FORMAT_VERSION = "1"
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 DIGEST_BYTES = 32
-_WORDS = ("model_id", "model_revision", "dtype_trained", "created_with")
-_DIGESTS = ("model_fingerprint", "tokenizer_fingerprint", "token_sha256")
-_JSON: dict[str, Any] = {"verified": list, "metrics": dict, "config": dict}
 _COLUMNS = {"start": "I64", "num_tokens": "I64", "lossless": "U8", "min_margin": "F32"}  # (S,) each
 _AGAIN = "Ask for the file again."
 
 
 @dataclass(frozen=True)
-class SegmentEntry:
-    """What a document says of one segment.
+class Stretch:
+    """Tokens of a text that follow one another.
 
     Attributes:
         start: of its first token in the text. num_tokens: how many it has.
-        token_sha256: `vectors.token_digest` of them.
-        lossless: greedy decoding gave exactly these tokens when the file was written.
-        min_margin: smallest logit margin then.
     """
 
     start: int
     num_tokens: int
-    token_sha256: str
-    lossless: bool
-    min_margin: float
 
     @property
     def end(self) -> int:
         """The token after its last one."""
         return self.start + self.num_tokens
+
+
+@dataclass(frozen=True)
+class SegmentEntry(Stretch):
+    """What a document says of one segment.
+
+    Attributes:
+        token_sha256: `vectors.token_digest` of them.
+        lossless: greedy decoding gave exactly these tokens when the file was written.
+        min_margin: smallest logit margin then.
+    """
+
+    token_sha256: str
+    lossless: bool
+    min_margin: float
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,11 @@ class DocumentVectors:
         """Tokens in segments for each of their vectors."""
         return sum(entry.num_tokens for entry in self.entries) / (self.num_mem * len(self.entries))
 
+    @property
+    def longest(self) -> int:
+        """The number of a segment with the most tokens."""
+        return max(range(len(self.entries)), key=lambda number: self.entries[number].num_tokens)
+
     def segment(self, number: int) -> MemVectors:
         """One segment as vectors of its own, which decode without the others.
 
@@ -132,7 +154,7 @@ class DocumentVectors:
             verified=[{**where, **check} for where in self.verified],
             metrics={},
             config=self.config,
-            **{name: getattr(self, name) for name in (*_WORDS, "model_fingerprint", "tokenizer_fingerprint")},
+            **{name: getattr(self, name) for name in (*WORDS, "model_fingerprint", "tokenizer_fingerprint")},
         )
 
 
@@ -143,7 +165,7 @@ def to_bytes(document: DocumentVectors) -> bytes:
         VectorFileError: it is not one that `from_bytes` would read.
     """
     metadata = {"format": DOCUMENT_FORMAT, "format_version": FORMAT_VERSION}
-    metadata |= as_metadata(document, (*_WORDS, *_DIGESTS, "num_tokens"), tuple(_JSON))
+    metadata |= as_metadata(document, (*WORDS, *DIGESTS, "num_tokens"), tuple(JSON))
     if not bool(torch.isfinite(document.mem).all()):
         raise VectorFileError("These vectors hold numbers that are not finite, so no model could read them.")
     entries = document.entries
@@ -176,16 +198,11 @@ def from_bytes(data: bytes, name: str = "This file") -> DocumentVectors:
         raise VectorFileError(f"{name} is a safetensors file, but no document of cramdemo's. {_AGAIN}")
     metadata.check_version(FORMAT_VERSION)
     _check_tensors(header, name)
-    words: dict[str, Any] = {key: metadata.word(key) for key in _WORDS}
-    words |= {key: metadata.digest(key) for key in _DIGESTS}
-    words |= {key: metadata.json_part(key, wanted) for key, wanted in _JSON.items()}
+    words = read_words(metadata)
     num_tokens = metadata.whole_number("num_tokens")
     if not 1 <= num_tokens <= MAX_TOKENS:
         raise VectorFileError(f"{name} is damaged: it says {num_tokens} tokens. {_AGAIN}")
-    try:
-        tensors = load_tensors(data)
-    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise VectorFileError(f"{name} is damaged: its tensors cannot be read. {_AGAIN}") from error
+    tensors = read_tensors(data, name)
     entries = _entries(tensors, num_tokens, name)
     return DocumentVectors(mem=tensors["mem"], entries=entries, num_tokens=num_tokens, **words)
 
@@ -233,8 +250,8 @@ def describe(document: DocumentVectors) -> dict[str, Any]:
         "tokens_a_vector": round(document.tokens_a_vector, 2),
         "gaps": document.gaps,
         "vector_bytes": document.num_bytes,
-        "dtype": str(document.mem.dtype).removeprefix("torch."),
-        **{key: getattr(document, key) for key in ("dtype_trained", *_JSON, *_DIGESTS, "created_with")},
+        "dtype": dtype_name(document.mem.dtype),
+        **{key: getattr(document, key) for key in ("dtype_trained", *JSON, *DIGESTS, "created_with")},
     }
 
 

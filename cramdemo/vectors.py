@@ -36,9 +36,9 @@ MAX_HIDDEN_SIZE = 24_576  # a third more than the widest model; with the most ve
 MIN_BITS, MAX_BITS = 2, 16  # of a quantised number
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WHOLE = ("num_mem", "hidden_size", "num_tokens")
-_WORDS = ("model_id", "model_revision", "dtype_trained", "created_with")
-_DIGESTS = ("model_fingerprint", "tokenizer_fingerprint", "token_sha256")
-_JSON: dict[str, Any] = {"verified": list, "metrics": dict, "config": dict}
+WORDS = ("model_id", "model_revision", "dtype_trained", "created_with")
+DIGESTS = ("model_fingerprint", "tokenizer_fingerprint", "token_sha256")
+JSON: dict[str, Any] = {"verified": list, "metrics": dict, "config": dict}
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def to_bytes(vectors: MemVectors) -> bytes:
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION}
     if vectors.mem.ndim != 2:
         raise VectorFileError(f"mem has shape {tuple(vectors.mem.shape)}; a vector file holds (K, d) numbers.")
-    metadata |= as_metadata(vectors, (*_WORDS, *_DIGESTS, *_WHOLE), tuple(_JSON))
+    metadata |= as_metadata(vectors, (*WORDS, *DIGESTS, *_WHOLE), tuple(JSON))
     tensors = {"mem": vectors.mem.contiguous()}
     if vectors.quantised:
         tensors, metadata["bits"] = _packed(vectors), str(vectors.quantised.bits)
@@ -170,20 +170,39 @@ def from_bytes(data: bytes, name: str = "This file") -> MemVectors:
     shape = _mem_shape(header, name, quantised=bits is not None)
     whole = {key: metadata.whole_number(key) for key in _WHOLE}
     _check_sizes(shape, whole, bits, name)
-    words: dict[str, Any] = {key: metadata.word(key) for key in _WORDS}
-    words |= {key: metadata.digest(key) for key in _DIGESTS}
-    parts = {key: metadata.json_part(key, wanted) for key, wanted in _JSON.items()}
-    try:
-        tensors = load_tensors(data)
-    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise VectorFileError(f"{name} is damaged: its tensor cannot be read. Ask for the file again.") from error
+    words = read_words(metadata)
+    tensors = read_tensors(data, name)
     quantised = _unpacked(tensors, bits, whole["hidden_size"]) if bits else None
     mem = quantised.numbers if quantised else tensors["mem"]
     if quantised and bool((quantised.scale < 0).any()):
         raise VectorFileError(f"{name} is damaged: the scale of a vector is below 0. Ask for the file again.")
     if not bool(torch.isfinite(torch.stack(torch.aminmax(mem))).all()):  # a NaN is both; no copy of `mem` is made
         raise VectorFileError(f"{name} holds numbers that are not finite, so no model can read it.")
-    return MemVectors(mem=mem, num_tokens=whole["num_tokens"], quantised=quantised, **words, **parts)
+    return MemVectors(mem=mem, num_tokens=whole["num_tokens"], quantised=quantised, **words)
+
+
+def read_words(metadata: Metadata) -> dict[str, Any]:
+    """What metadata says of vectors in words, digests and figures, by the names of `MemVectors`.
+
+    Raises:
+        VectorFileError: something is missing, too long or of another kind.
+    """
+    words: dict[str, Any] = {key: metadata.word(key) for key in WORDS}
+    words |= {key: metadata.digest(key) for key in DIGESTS}
+    return words | {key: metadata.json_part(key, wanted) for key, wanted in JSON.items()}
+
+
+def read_tensors(data: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a file whose header has been checked.
+
+    Raises:
+        VectorFileError: they are not what the header says.
+    """
+    try:
+        found: dict[str, Tensor] = load_tensors(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise VectorFileError(f"{name} is damaged: its tensors cannot be read. Ask for the file again.") from error
+    return found
 
 
 def save(vectors: MemVectors, path: str | Path) -> Path:

@@ -5,7 +5,6 @@ The paper scores tokens 1..N-1 and gives nats; here all N tokens count, lossless
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any
 
 from cramdemo.bench.report import interval
 from cramdemo.capacity import Fit, linear_fit
-from cramdemo.catalogue import ASSETS
+from cramdemo.catalogue import paper_rows
 from cramdemo.entropy import fit_capacity
 from cramdemo.metrics import CAPACITY_ACCURACY
 from cramdemo.reproduce.grid import PROSE, SEEN, UNSEEN, WORDS
@@ -165,5 +164,4 @@ def _longest(lengths: Sequence[Row], key: str, least: float) -> int | None:
 
 @cache
 def _table1() -> dict[str, dict[str, str]]:
-    with (ASSETS / "paper" / "table1.csv").open(encoding="utf-8", newline="") as file:
-        return {row["model_id"].rpartition("/")[2].lower(): row for row in csv.DictReader(file)}
+    return {row["model_id"].rpartition("/")[2].lower(): row for row in paper_rows("table1.csv")}

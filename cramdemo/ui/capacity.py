@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -33,14 +31,12 @@ from cramdemo.ui.capacity_figures import (
 )
 from cramdemo.ui.chart import BLANK, chart
 from cramdemo.ui.count import check_characters
-from cramdemo.ui.experiment import QUICK, STREAMED, Experiment, Values, connect, controls
+from cramdemo.ui.experiment import QUICK, STREAMED, Experiment, Values, connect, controls, in_time
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import status_line
 from cramdemo.ui.offer import check_can_run, entry_of
-from cramdemo.ui.pace import END_SECONDS, MAX_SECONDS
 from cramdemo.ui.picker import guessed_tokens, model_choice
 from cramdemo.ui.shelf import SHELF, Loading
-from cramdemo.ui.zero import ON_ZERO
 from cramdemo.words import random_words
 
 TASK = "capacity"
@@ -121,13 +117,6 @@ def run(  # noqa: PLR0917  # in the order of the widgets
     ids, config = _leading(lm, text, max(num_mems)), _config(model, steps, seed)
     most_steps = server_settings().max_steps
     yield from measure_capacity(lm, ids, config, num_mems, most_steps=most_steps, stop=in_time(stop, config))
-
-
-def in_time(stop: Flag, config: CramConfig) -> Callable[[], bool]:
-    """Stop, or the end of what the server allows the whole run: what is there is then kept."""
-    lent = MAX_SECONDS - END_SECONDS if ON_ZERO else math.inf
-    end = time.monotonic() + min(lent, config.seconds or math.inf)
-    return lambda: stop.is_set() or time.monotonic() >= end
 
 
 def _leading(lm: FrozenLM, text: str, num_mem: int) -> list[int]:

@@ -19,23 +19,23 @@ from cramdemo.document import (
     ROWS,
     DocumentState,
     Segment,
-    check_document,
     cram_document,
     decode_document,
     finished,
     pack,
 )
-from cramdemo.errors import CramError, ModelMismatch, TextError, VectorFileError, plural
+from cramdemo.errors import CramError, TextError, VectorFileError, plural
 from cramdemo.models import FrozenLM
 from cramdemo.packing import FIRST_TOKENS
 from cramdemo.segments import DocumentVectors, from_bytes, load, to_bytes
 from cramdemo.settings import limited, server_settings
-from cramdemo.ui.capacity import in_time, read_samples
-from cramdemo.ui.experiment import Experiment, connect, controls
+from cramdemo.ui.capacity import read_samples
+from cramdemo.ui.decode import bring_for, check_vectors
+from cramdemo.ui.experiment import Experiment, connect, controls, in_time
 from cramdemo.ui.handout import connect_offer, rescue
 from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import clock, status_line
-from cramdemo.ui.offer import check_can_run, entry_of, offered
+from cramdemo.ui.offer import check_can_run, entry_of
 from cramdemo.ui.picker import guessed_tokens, model_choice
 from cramdemo.ui.shelf import SHELF, Loading
 from cramdemo.ui.tokens import text_view
@@ -304,15 +304,7 @@ def check_back(before: Outcome, path: str | None, token: str | None) -> None:
         CramError: no document, not one of ours, or its model is not on offer or cannot run here.
     """
     document = _given(before, path)
-    entry = offered().get(document.model_id)
-    if entry is None:
-        raise ModelMismatch(
-            f"The document was made for {document.model_id[:60] or 'an unnamed model'}, which this page does not have. "
-            "Decode it where that model is installed: python -m cramdemo decode."
-        )
-    if SHELF.peek(entry.name) is None:
-        most = max(segment.num_tokens for segment in document.entries)
-        check_can_run(entry, most, document.num_mem, token)
+    check_vectors(document.segment(document.longest), token)
 
 
 def _given(before: Outcome, path: str | None) -> DocumentVectors:
@@ -330,8 +322,7 @@ def run_back(before: Outcome, path: str | None, token: str | None, stop: Flag) -
         CramError: see `check_back`, `decode_document` and `load_model`.
     """
     document = _given(before, path)
-    lm = yield from SHELF.bring(entry_of(document.model_id).name, "auto", token, stop)
-    check_document(lm, document)
+    lm = yield from bring_for(document.segment(document.longest), token, stop)
     count, gaps = len(document.entries), len(document.gaps)
     text, done, due = "", 0, 0.0
     wrong: tuple[int, ...] = ()

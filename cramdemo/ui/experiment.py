@@ -6,6 +6,8 @@ what is there, one queue serves all, and an error is a sentence in the status li
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,11 +15,14 @@ from typing import Any
 
 import gradio as gr
 
+from cramdemo.config import CramConfig
 from cramdemo.errors import CramError
+from cramdemo.ui.jobs import Flag
 from cramdemo.ui.live import loading_html, status_line
 from cramdemo.ui.login import visitor_token
-from cramdemo.ui.pace import MAX_SECONDS
+from cramdemo.ui.pace import END_SECONDS, MAX_SECONDS
 from cramdemo.ui.shelf import RUNNER, STOPS, Loading
+from cramdemo.ui.zero import ON_ZERO
 
 QUEUE = "model"  # one queue for everything that needs the model, the API's calls too
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -106,6 +111,13 @@ def connect(experiment: Experiment, parts: Controls, queue_limit: int | None) ->
     ended.then(None, None, None, js=move_focus(stop_id, start_id), api_visibility="private")
     parts.stop.click(_stopping(experiment.task), None, None, **QUICK)
     return ended
+
+
+def in_time(stop: Flag, config: CramConfig) -> Callable[[], bool]:
+    """Stop, or the end of what the server allows the whole run: what is there is then kept."""
+    lent = MAX_SECONDS - END_SECONDS if ON_ZERO else math.inf
+    end = time.monotonic() + min(lent, config.seconds or math.inf)
+    return lambda: stop.is_set() or time.monotonic() >= end
 
 
 def _checking(experiment: Experiment) -> Callable[..., Iterator[str]]:

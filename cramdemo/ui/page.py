@@ -26,19 +26,7 @@ from cramdemo.ui.zero import ON_ZERO
 
 TITLE = "cramdemo: cram a text into the input vectors of a frozen language model"
 AT_A_TIME = None if ON_ZERO else 1  # runs; on ZeroGPU each has a GPU of its own, elsewhere all share the model
-PARTS = (
-    history,
-    document,
-    capacity,
-    race,
-    laws,
-    size,
-    geometry,
-    decode,
-    edit,
-    gallery,
-    about,
-)  # with styles of their own
+PARTS = (history, document, capacity, race, laws, size, geometry, decode, edit, gallery, about)  # they have styles
 SESSIONS = 64  # visitors whose last vectors the server still has; gradio forgets none by itself, at 0.4 MB of page each
 LAUNCH: dict[str, Any] = {
     "theme": theme(),
